@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, MetadataError, listing
 from metaseg_monai.files import file_sha256, read_json
-from metaseg_monai.inferers.exports import FILES, PARITY, WEIGHTS, Run, exportable, write_export
+from metaseg_monai.inferers.exports import (
+    FILES,
+    OWN_DIGEST,
+    PARITY,
+    WEIGHTS,
+    Run,
+    digest_of,
+    exportable,
+    write_export,
+)
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.multi_head import MultiHeadUnet3
 
@@ -56,6 +65,8 @@ def choose(
     """
     if engine not in (*ENGINES, "auto"):
         raise ConfigError(f"engine {engine!r}: expected one of {', '.join(ENGINES)} or auto")
+    if engine == "auto" and precision == "int8":
+        raise ConfigError("--engine auto never takes int8; say --engine openvino")
     if engine == "auto":
         there = [one for one in ("openvino", "onnxruntime") if is_installed(one)]
         if precision is not None:
@@ -300,13 +311,15 @@ class CalibratedCodes:
     """Which metadata an export in int8 was calibrated and tested for.
 
     Args:
-        told: `low` and `high` (M,), the least and largest code of each entry, and their `entries`.
+        told: `low` and `high` (M,), the least and largest code of each entry, their `entries`, and
+            `mixed`, whether a case was of several values of a field at once.
         place: of the export, for messages.
     """
 
     def __init__(self, told: Mapping[str, Sequence[Any]], place: str | Path) -> None:
         self.low, self.high = (torch.tensor(told[name]) for name in ("low", "high"))
         self.entries, self.place = list(told["entries"]), place
+        self.whole = torch.tensor(["=" in entry and not told["mixed"] for entry in self.entries])
 
     def check(self, rows: Tensor, case: str = "") -> None:
         """Refuse codes (..., M) that were not calibrated.
@@ -320,6 +333,7 @@ class CalibratedCodes:
         """
         found = rows.detach().cpu().float().reshape(-1, len(self.entries))
         beyond = (found < self.low - TOLERANCE) | (found > self.high + TOLERANCE)
+        beyond |= self.whole & ((found - found.round()).abs() > TOLERANCE)  # of several values
         if bool(beyond.any()):
             names = [self.entries[entry] for entry in beyond.any(0).nonzero()[:, 0].tolist()]
             raise MetadataError(
@@ -343,6 +357,8 @@ def read_parity(folder: Path, engine: str, precision: str) -> dict[str, Any]:
         )
     try:
         told = read_json(file)
+        if told[OWN_DIGEST] != digest_of(told):
+            raise ValueError("it was changed")
         made, value = str(told["precision"]), told["value"]
         _ = told["format"], told["weights_sha256"]
         files = {str(name): str(digest) for name, digest in dict(told["files"]).items()}

@@ -1,6 +1,7 @@
 """A trained network as a file that other programs run, and how near it comes to the network."""
 
 import copy
+import hashlib
 import importlib
 import io
 import json
@@ -43,6 +44,7 @@ FILES = {
     "openvino": "model.xml",
 }
 PARITY = "parity.json"  # beside an export: of which weights it is, and how near to them
+OWN_DIGEST = "parity_sha256"  # in it, of all else that it says
 SCHEMA, WEIGHTS = "metaseg_schema", "metaseg_weights_sha256"  # keys inside the files
 BOUND = 1e-5  # of the range of the logits, by which an export may differ from the network
 # OpenVINO adds up the 27 C terms of a convolution of volumes in one chain, so that each has three
@@ -313,7 +315,13 @@ def write_parity(folder: Path, told: dict[str, Any]) -> None:
         file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != PARITY
     }
     told["versions"] = {name: of for name in names if (of := _version(name))}
-    write_json(folder / PARITY, told)
+    write_json(folder / PARITY, told | {OWN_DIGEST: digest_of(told)})
+
+
+def digest_of(told: Mapping[str, Any]) -> str:
+    """SHA-256 of what parity.json says, by which a change in it is seen."""
+    content = {name: one for name, one in told.items() if name != OWN_DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _version(package: str) -> str | None:

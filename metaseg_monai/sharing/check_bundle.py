@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,11 @@ def check_bundle(
         DataError: the report cannot be written.
     """
     folder = Path(bundle)
+    if folder.is_file() and zipfile.is_zipfile(folder):
+        raise ConfigError(
+            f"{folder} is an archive; unpack it, which reads it, too: python -m metaseg_monai "
+            f"unpack {folder} --output FOLDER"
+        )
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}; give the folder of a bundle.")
     findings = read_foreign(folder.resolve())

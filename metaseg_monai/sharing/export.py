@@ -49,6 +49,7 @@ from metaseg_monai.inferers.exports import (
 )
 from metaseg_monai.metadata.fields import UNKNOWN, Continuous, Ordinal, read_number
 from metaseg_monai.metrics.scores import pooled_f1
+from metaseg_monai.sharing.card import read_model
 from metaseg_monai.sharing.run import RECORDS, _known, export_folder, parse_metadata
 from metaseg_monai.training import collate_cases
 from metaseg_monai.training.weights import predicts_images
@@ -171,7 +172,7 @@ def export(
         raise ConfigError(lacking)
     if value is not None and not value.strip(" ,"):
         raise ConfigError("--value is empty; is a variable of the shell not set?")
-    fixed = None if value is None else parse_metadata(value)
+    fixed = None if value is None else parse_metadata(value, "--value")
     if fixed is not None and precision == "int8":
         raise ConfigError("--value with int8: fix metadata of an export in float32")
     if output is None and fixed is not None:
@@ -184,6 +185,9 @@ def export(
             f"{model} predicts images, and int8 is kept only where no mask loses F1; export it in "
             "float32, which predict --engine openvino also runs in bf16"
         )
+    untrained = weights.recorded.get("untrained", {})
+    if never := [f"{n}={one}" for n, one in (fixed or {}).items() if one in untrained.get(n, ())]:
+        logger.warning("no training image had %s: the export answers untrained", ", ".join(never))
     with new_folder(place, replace=_is_export(place)) as part:
         if to == "bioimageio":
             about = read_json(source.bundle / "configs" / "metadata.json")
@@ -743,6 +747,23 @@ class Cases:
         raw = item.get("metadata") or {}
         return Case(str(item["case"]), image, label, meta, mode, self._values(raw, mode))
 
+    def refuse_others(self, trained: pd.DataFrame | None) -> None:
+        """Refuse cases that are not those of the training; None where nobody listed them.
+
+        Raises:
+            DataError: names one.
+        """
+        if trained is None:
+            return
+        for split, cases in (("val", self.scored), ("train", self.training)):
+            own = set(trained.loc[trained["split"] == split, "case"].astype(str))
+            if other := sorted({one.name for one in cases} - own):
+                raise DataError(
+                    f"int8 is tested by the validation cases of the training, and "
+                    f"{other[0]!r} is none of its split {split} (trained_on.csv, {len(other)} of "
+                    f"{len(cases)}); give --dataset_dir with the data as they were"
+                )
+
     def _values(self, raw: Mapping[str, Any], mode: str) -> list[str]:
         """The names of the metadata values of a case; "" where there are none."""
         if mode != NORMAL:
@@ -825,7 +846,7 @@ class Cases:
         parts = counts.merge(of_case, on=["case", "mode"]).groupby("value", sort=False)
         return {str(value): pooled_f1(part) for value, part in parts}
 
-    def calibrated(self) -> dict[str, list[Any]]:
+    def calibrated(self) -> dict[str, Any]:
         """Least and largest code of each entry that is in training and in validation cases."""
         ends = []
         for cases in (self.training, self.scored):
@@ -833,7 +854,9 @@ class Cases:
             ends.append((codes.amin(0), codes.amax(0)))
         low = torch.maximum(ends[0][0], ends[1][0]).tolist()
         high = torch.minimum(ends[0][1], ends[1][1]).tolist()
-        return {"entries": list(self.given.schema.entry_names), "low": low, "high": high}
+        mixed = any(one.endswith("=mixed") for case in self.scored for one in case.values)
+        entries = list(self.given.schema.entry_names)
+        return {"entries": entries, "low": low, "high": high, "mixed": mixed}
 
 
 def _edges(name: str, items: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -872,9 +895,11 @@ def quantized(
         CheckpointError: a value loses more than `MOST_LOSS`; the folder is left to the caller.
     """
     cases = Cases(source, given, settings)
+    cases.refuse_others(read_model(source.model).cases)
     if not any(bool((case.label > 0).any()) for case in cases.scored):
         raise DataError(
-            f"no label of the {len(cases.scored)} validation cases has foreground, so that their "
+            f"no label of the {len({one.name for one in cases.scored})} validation cases has "
+            "foreground, so that their "
             "F1 cannot tell what int8 loses; give --dataset_dir with validation cases that have "
             "some, or take float32"
         )

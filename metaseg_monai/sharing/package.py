@@ -420,6 +420,8 @@ class _Source:
 
     def _data_license(self, given: str | Path | None) -> bytes:
         file = self.root / "docs" / "data_license.txt" if given is None else Path(given)
+        if given is not None and not file.is_file():
+            raise ConfigError(f"--data_license {given}: no such file; give a text of the licence")
         try:
             text = file.read_text(encoding="utf-8") if file.is_file() else ""
         except UnicodeDecodeError as error:

@@ -1021,8 +1021,8 @@ def metadata_source(given: object) -> dict[str, Any] | str:
     return str(Path(text).resolve())
 
 
-def parse_metadata(text: str) -> dict[str, str]:
-    """Split ``field=value,field=value``.
+def parse_metadata(text: str, flag: str = "--meta") -> dict[str, str]:
+    """Split ``field=value,field=value``, the value of a flag.
 
     Raises:
         ConfigError: for a part without ``=`` or a field that is named twice.
@@ -1034,7 +1034,7 @@ def parse_metadata(text: str) -> dict[str, str]:
     for part in filter(None, map(str.strip, text.split(","))):
         field, equals, value = part.partition("=")
         if not equals or not field or field in values:
-            raise ConfigError(f"--meta {part!r}: write each field once, as field=value.")
+            raise ConfigError(f"{flag} {part!r}: write each field once, as field=value.")
         values[field.strip()] = value.strip()
     return values
 
@@ -1081,6 +1081,9 @@ def _known(
                 configuration = record.get("configuration")
                 _check_unchanged(folder, root, configuration, record.get("configuration_sha256"))
             return root, configuration, known
+    above = absolute(folder).parent
+    if home.name == "models" and (above / "configs").is_dir():
+        raise ConfigError(f"{folder} is a part of the bundle {above}; give the bundle's folder")
     if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
         raise ConfigError(
             f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "

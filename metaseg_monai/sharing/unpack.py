@@ -204,7 +204,8 @@ def _refuse_altered(
                     f"{source}: {export} is no export of the weights in {WEIGHTS}; do not use it"
                 )
     findings = read_foreign(folder)
-    exports = [one for one in findings if one.kind == "program" and one.file in EXPORTS]
+    named = EXPORTS if (folder / WEIGHTS).is_file() else ()  # which name the weights beside them
+    exports = [one for one in findings if one.kind == "program" and one.file in named]
     findings = [one for one in findings if one not in exports]
     read = {one.file for one in (*findings, *exports)}
     code = f"{code_name(folder)}/"  # compared byte by byte, or a finding

@@ -64,6 +64,12 @@ def test_a_bundle_that_is_not_trusted_is_not_run(copied):
     assert read.verdict == "findings"
 
 
+def test_an_archive_is_unpacked_first(tmp_path, copied):
+    archive = shutil.make_archive(str(tmp_path / "zoo"), "zip", copied)
+    with pytest.raises(ConfigError, match=r"zoo.zip is an archive; unpack it"):
+        check_bundle(archive)
+
+
 def test_a_schema_that_is_not_there_is_refused(copied):
     with pytest.raises(ConfigError, match="no such file"):
         check_bundle(copied, zoo=True, schema=copied / "none.json")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,12 +22,20 @@ from metaseg_monai import from_pretrained, predict, train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.inferers import Runner
 from metaseg_monai.inferers.engines import CalibratedCodes, choose
-from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
+from metaseg_monai.inferers.exports import (
+    OWN_DIGEST,
+    Exportable,
+    codes_of,
+    digest_of,
+    measured,
+    write_export,
+)
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
 from metaseg_monai.sharing.export import export, preparation
 from metaseg_monai.sharing.grow import grow
 from metaseg_monai.training import read_weights, write_weights
+from metaseg_monai.training.weights import write_fact
 from tests.extras import needed, needs
 
 pytestmark = pytest.mark.filterwarnings(
@@ -215,9 +224,24 @@ def test_int8_is_refused_where_no_case_has_foreground(monkeypatch, tmp_path):
     exporting = sys.modules[export.__module__]  # the function has the module's name
     empty = torch.zeros(1, 1, 4, 4)
     case = exporting.Case("a", empty, empty, None, "normal", [""])
-    monkeypatch.setattr(exporting, "Cases", lambda *_: SimpleNamespace(scored=[case]))
+    cases = SimpleNamespace(scored=[case, case], refuse_others=lambda _: None)
+    monkeypatch.setattr(exporting, "Cases", lambda *_: cases)
+    monkeypatch.setattr(exporting, "read_model", lambda _: SimpleNamespace(cases=None))
     with pytest.raises(DataError, match="no label of the 1 validation cases has foreground"):
-        exporting.quantized(small(), tmp_path, {}, None, {})
+        exporting.quantized(small(), tmp_path, {}, SimpleNamespace(model=None), {})
+
+
+def test_int8_is_tested_by_the_cases_of_the_training_alone():
+    exporting = sys.modules[export.__module__]
+    cases = object.__new__(exporting.Cases)
+    case = partial(exporting.Case, image=None, label=None, meta=None, mode="normal", values=[])
+    cases.scored, cases.training = [case("a"), case("b")], [case("c")]
+    trained = pd.DataFrame({"case": list("abcd"), "split": ["val", "val", "train", "train"]})
+    cases.refuse_others(trained)
+    cases.refuse_others(None)  # of weights that came without the list
+    for other in (trained.assign(split=["val", "train", "train", "train"]), trained[1:]):
+        with pytest.raises(DataError, match=r"none of its split val .*give --dataset_dir"):
+            cases.refuse_others(other)
 
 
 def test_one_value(model, tmp_path):
@@ -231,9 +255,22 @@ def test_one_value(model, tmp_path):
     assert [one.name for one in session.get_inputs()] == ["image"]
     with pytest.raises(MetadataError, match="disk"):
         export(model, "onnx", tmp_path / "disk", "task=disk")
+    with pytest.raises(ConfigError, match="--value 'disc': write each field once"):
+        export(model, "onnx", tmp_path / "disk", "disc")
     with pytest.raises(ConfigError, match="without --output"):
         export(model, "onnx", value="task=disc")
     assert not (tmp_path / "disk").exists()
+
+
+def test_a_value_that_was_never_trained_is_told(model, tmp_path, capsys):
+    copied = Path(shutil.copytree(model, tmp_path / "model"))
+    write_fact(copied / "model.pt", "untrained", {"task": ["disc"]})
+    export(copied, "torchscript", tmp_path / "ring", "task=ring")
+    assert "no training image" not in capsys.readouterr().out
+    export(copied, "torchscript", tmp_path / "disc", "task=disc")
+    assert (
+        "no training image had task=disc: the export answers untrained" in capsys.readouterr().out
+    )
 
 
 def test_a_grown_model(model, tmp_path):
@@ -461,13 +498,21 @@ def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match="not as it was exported"):
         predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
-    parity = json.loads((copied / "exports/onnx/parity.json").read_text())
-    parity["weights_sha256"] = "1" * 64
-    (copied / "exports/onnx/parity.json").write_text(json.dumps(parity))
+    file = copied / "exports/onnx/parity.json"
+    file.write_text(file.read_text().replace('"value": null', '"value":  {}'))
+    with pytest.raises(ConfigError, match=r"parity.json: damaged \(it was changed\)"):
+        predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
+    retold(file, weights_sha256="1" * 64, value=None)
     with pytest.raises(CheckpointError, match="an export of other weights"):
         predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
     with pytest.raises(ConfigError, match=r"no export in int8|is not installed"):
         predict(copied, images, tmp_path / "b", meta, engine="openvino", precision="int8")
+
+
+def retold(file, **changes):
+    """Write parity.json as somebody would who knows how."""
+    told = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps(told | {OWN_DIGEST: digest_of(told)}))
 
 
 @pytest.mark.parametrize(
@@ -482,8 +527,7 @@ def test_a_list_beside_an_export_that_binds_nothing_is_refused(tmp_path, files, 
     needed("onnxruntime")
     network = small()
     write_export(network, "onnx", tmp_path)
-    file = tmp_path / "parity.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "files": files}))
+    retold(tmp_path / "parity.json", files=files)
     with pytest.raises(ConfigError, match=told):
         Runner(network.network, "onnxruntime", exported=tmp_path)
 
@@ -549,12 +593,17 @@ def test_an_ensemble_by_an_engine(model, images, tmp_path):
 
 def test_a_value_that_was_not_calibrated():
     told = {"entries": ["task=disc", "task=ring", "size"], "low": [0.0] * 3, "high": [1.0, 0, 0.5]}
+    told["mixed"] = False
     calibrated = CalibratedCodes(told, "out")
     calibrated.check(torch.tensor([1.0, 0.0, 0.5]))
     with pytest.raises(MetadataError, match=r"case 'a': .*\(task=ring\)"):
         calibrated.check(torch.tensor([0.0, 1.0, 0.5]), "a")
     with pytest.raises(MetadataError, match=r"\(size\)"):
         calibrated.check(torch.tensor([[1.0, 0.0, 0.4], [1.0, 0.0, 0.6]]))
+    half = torch.tensor([0.5, 0.0, 0.2])  # of a field of several values at once
+    with pytest.raises(MetadataError, match=r"\(task=disc\)"):
+        calibrated.check(half)
+    CalibratedCodes({**told, "mixed": True}, "out").check(half)
 
 
 @needs_openvino
