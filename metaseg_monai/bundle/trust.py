@@ -101,7 +101,9 @@ class Finding(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        told = f"{self.file}, {self.id}: {self.text}  ({self.kind}: {self.why})"
+        place = f"{self.file}, {self.id}" if self.id else self.file
+        text = "" if self.text == self.file else f": {self.text}"
+        told = f"{place}{text}  ({self.kind}: {self.why})"
         return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in told)
 
 
