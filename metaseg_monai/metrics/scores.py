@@ -27,9 +27,9 @@ class Score(NamedTuple):
     ends: str
 
     @property
-    def pooled(self) -> str:
-        """What `pooled_score` is called; an error is averaged, as nothing of it can be pooled."""
-        return f"{'pooled' if self.best == 'high' else 'mean'} {self.name}"
+    def kind(self) -> str:
+        """What `pooled_score` is: of an error the mean, as nothing of it can be pooled."""
+        return "Pooled" if self.best == "high" else "Mean"
 
 
 F1 = Score("F1", "high", "0: no overlap, 1: perfect")

@@ -147,11 +147,11 @@ def robustness(results: Results) -> list[Figure]:
             missing[name] = _by_seed(trainings, _missing_curve)
         if any(mode.startswith("perturb:") for mode in modes):
             perturbed[name] = _by_seed(trainings, perturbation_curve)
-    drawn = []
+    drawn, pooled = [], f"{results.score.kind} {results.score.name}"
     if wrong:
         caption = (
-            f"{_pooled(results)} when a share of the cases comes with foreign metadata, "
-            "computed from the counts of the modes normal and shuffle."
+            f"{pooled} when a share of the cases comes with foreign metadata, computed from "
+            "the counts of the modes normal and shuffle."
         )
         png = curves.robustness_curves(wrong, score=results.score)
         drawn.append(Figure("robustness_wrong", caption, png))
@@ -163,15 +163,10 @@ def robustness(results: Results) -> list[Figure]:
         png = curves.robustness_curves(missing, xlabel, results.score)
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
-        caption = f"{_pooled(results)} when continuous metadata is multiplied by a factor."
+        caption = f"{pooled} when continuous metadata is multiplied by a factor."
         png = curves.perturbation_curves(perturbed, results.score)
         drawn.append(Figure("robustness_perturbed", caption, png))
     return drawn
-
-
-def _pooled(results: Results) -> str:
-    pooled = results.score.pooled
-    return pooled[0].upper() + pooled[1:]
 
 
 def gates(results: Results) -> list[Figure]:

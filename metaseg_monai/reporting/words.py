@@ -268,9 +268,8 @@ def reliance_words(asked: Asked) -> list[str]:
         for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
     ]
     after = _after(asked.results, *map(str, losses.index))
-    return [
-        f"Pooled {asked.score} with foreign instead of true metadata: {', '.join(told)}.{after}"
-    ]
+    pooled = f"{asked.results.score.kind} {asked.score}"
+    return [f"{pooled} with foreign instead of true metadata: {', '.join(told)}.{after}"]
 
 
 def _scores_text(scores: pd.Series, measure: str, score: Score, ranked: bool) -> str:

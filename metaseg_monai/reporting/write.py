@@ -468,7 +468,7 @@ def metadata_section(asked: Asked) -> Section | None:
     reliance = scores.reliance_table(results)
     if reliance is not None:
         given = ", or ".join(GIVEN[str(column)] for column in reliance.mean.columns)
-        note = f"Pooled {asked.score} lost when each case gets {given}. {seeds}"
+        note = f"{asked.results.score.kind} {asked.score} lost when each case gets {given}. {seeds}"
         shown = scores.Spread(*(table.rename(columns=LOST) for table in reliance))
         parts.append(Table("reliance", "Reliance on metadata", note, *shown, first="condition"))
     parts += pictures.robustness(results)

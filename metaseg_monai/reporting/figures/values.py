@@ -314,7 +314,7 @@ def _key_requested(known: Mapping[str, pd.DataFrame], style: Mapping[str, Look])
 
 def axis_of(score: Score) -> str:
     """What an axis of pooled scores is called."""
-    return score.pooled + " (lower is better)" * (score.best == "low")
+    return f"{score.kind.lower()} {score.name}" + " (lower is better)" * (score.best == "low")
 
 
 def mode_heatmap(
