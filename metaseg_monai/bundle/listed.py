@@ -217,14 +217,6 @@ USED = {
         collate_cases end_processes higher_is_better lower_is_better skip_empty""",
 }
 # Those with one argument that makes them safe, or not: never as a value, only called in sight.
-# Packages that a bundle may have installed: what MONAI, its bundles and ours are known to need.
-PACKAGES = """
-    clearml cucim einops filelock fire gdown h5py highdicom huggingface-hub imagecodecs itk jinja2
-    jsonschema lmdb lpips matplotlib metaseg-monai mlflow monai monai-generative nibabel ninja numpy
-    nvidia-ml-py onnx onnxruntime onnxscript opencv-python openslide-python openvino optuna
-    packaging pandas pillow psutil pydantic pydicom pynrrd python-gdcm pytorch-ignite pyyaml
-    scikit-image scikit-learn scipy tensorboard tensorboardx tifffile torch torchaudio torchvision
-    tqdm transformers wsidicom zarr"""
 GUARDED = ("numpy.load", "torch.load", "builtins.open", "builtins.setattr", "json.load")
 # Modules that may be imported, beside those above, since importing them runs nothing else.
 MODULES = """
@@ -279,3 +271,13 @@ ARGUMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 NAMES_OF_CLASSES = ("reader", "writer", "merger_cls")
 CONSTANT = re.compile("[A-Z][A-Z0-9_]*")
+
+# Packages that a bundle may have installed: what MONAI, its zoo and ours are known to need.
+PACKAGES = """
+    cellpose clearml cucim cucim-cu11 cucim-cu12 einops fastremap filelock fire gdown h5py
+    highdicom huggingface-hub imagecodecs itk jinja2 jsonschema lmdb lpips matplotlib metaseg-monai
+    mlflow monai monai-generative natsort nibabel ninja numba numpy nvidia-ml-py onnx onnxruntime
+    onnxscript opencv-python openslide-python openvino optuna packaging pandas pillow psutil
+    pydantic pydicom pynrrd pynvml python-gdcm pytorch-ignite pyyaml roifile scikit-image
+    scikit-learn scipy segment-anything tensorboard tensorboardx tifffile torch torchaudio
+    torchvision tqdm transformers wsidicom zarr"""

@@ -59,8 +59,7 @@ WHY = {
     "unreadable": "cannot be read for certain without running it",
     "logging": "is evaluated when the log is set up",
     "program": "is a program; what it computes was not compared with the weights",
-    "package": "is no exact version of a package that bundles are known to need, and may be "
-    "installed",
+    "package": "would be installed, and is no version of a package that bundles are known to need",
     "unknown": "is no file that a package has; nobody has read it",
 }
 KINDS = (  # of what is not listed, by what its name holds

@@ -357,6 +357,8 @@ def read_parity(folder: Path, engine: str, precision: str) -> dict[str, Any]:
         )
     try:
         told = read_json(file)
+        if OWN_DIGEST not in told:
+            raise ValueError("it is of an earlier release")
         if told[OWN_DIGEST] != digest_of(told):
             raise ValueError("it was changed")
         made, value = str(told["precision"]), told["value"]

@@ -105,7 +105,8 @@ class Transposed(nn.Module):
 def cut(x: Tensor, like: Tensor) -> Tensor:
     """Return x (B, C, ...) without what lies beyond the size of another (B, any, *S).
 
-    Not as a view: `torch.export` guards the strides of one, and takes no other size then.
+    A copy, also where nothing is cut: `torch.export` guards the strides of a view, and takes no
+    other size then. It costs nothing that is measured in the whole network.
     """
     beyond: list[int] = []
     for axis in range(x.dim() - 1, 1, -1):

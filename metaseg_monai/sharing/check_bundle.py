@@ -34,8 +34,10 @@ REQUIREMENT = re.compile(  # a name, extras, and versions alone: no address, opt
 )
 LARGE_ENTRY = re.compile(
     r"\s*(- *)?(path|url|hash_val|hash_type)\s*:\s*"
-    r"(\"[^\"\\]*\"|'[^']*'|[\w./:?=%+-]*)\s*(?:#.*)?"
+    r"(\"[^\"\\]*\"|'[^']*'|(?:[\w./][\w./:?=%+&~,@#-]*)?)\s*(?:\s#.*)?"
 )
+VERSION = re.compile(r"[\w.!+*<>=~-]*(, ?[\w.!+*<>=~-]+)*")
+REQUIREMENTS = re.compile(r"requirements.*\.txt$")
 FETCHED = re.compile(r"models/[\w./ -]+\.(pt|pth|ts|onnx|ckpt|bin|xml|safetensors)")
 PROGRAMS = (".ts", ".torchscript", ".pt2", ".onnx", ".xml")  # networks as files that compute
 
@@ -166,18 +168,24 @@ def read_foreign(folder: Path) -> list[Finding]:
 def _read_packages(folder: Path) -> list[Finding]:
     """What would be installed by lines of requirements.txt and the versions in metadata.json."""
     found: list[tuple[str, str, str]] = []
-    for path in sorted(folder.rglob("*requirements*.txt")):
+    lists = [path for path in sorted(folder.rglob("*")) if REQUIREMENTS.search(path.name.lower())]
+    for path in filter(Path.is_file, lists):
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
+            if re.search(r"coding[:=]", line):  # by which pip would read other lines
+                found.append((path.relative_to(folder).as_posix(), f"line {number}", line))
             asked = re.sub(r"(^|\s)#.*", "", line).strip()
             spec = REQUIREMENT.fullmatch(re.sub(r"\s", "", asked))
             if asked and not (spec and _is_known(spec[1])):
                 found.append((path.relative_to(folder).as_posix(), f"line {number}", asked))
-    for key in ("required_packages_version", "optional_packages_version"):
-        pins = _metadata(folder).get(key, {})
+    about = _metadata(folder)
+    own = {name: about.get(f"{name}_version", "") for name in ("monai", "pytorch", "numpy")}
+    base = {"torch" if name == "pytorch" else name: one for name, one in own.items()}
+    for key in ("", "required_packages_version", "optional_packages_version"):
+        pins = about.get(key, {}) if key else base  # all of which the zoo's CI installs
         for name, version in pins.items() if isinstance(pins, dict) else [("", pins)]:
-            if not (_is_known(str(name)) and re.fullmatch(r"[\w.!+*<>=~, -]*", str(version))):
-                found.append((METADATA, f"{key}#{name}", f"{name}=={version}"))
+            if not (_is_known(str(name)) and VERSION.fullmatch(str(version))):
+                found.append((METADATA, f"{key}#{name}".strip("#"), f"{name}=={version}"))
     return [
         Finding(file, place, "package", text[:SHOWN], WHY["package"]) for file, place, text in found
     ]
@@ -196,10 +204,12 @@ def _read_fetched(folder: Path) -> list[Finding]:
     for name in LARGE_FILES:
         if not (folder / name).is_file():
             continue
-        entries = _large_entries((folder / name).read_text(encoding="utf-8", errors="replace"))
-        if entries is None:
-            found.append(Finding(name, "", "unreadable", name, WHY["unreadable"]))
-        for number, entry in enumerate(entries or []):
+        text = (folder / name).read_text(encoding="utf-8-sig", errors="replace")
+        entries = _large_entries(text)
+        if isinstance(entries, str):
+            found.append(Finding(name, "", "unreadable", entries[:SHOWN], WHY["unreadable"]))
+            continue
+        for number, entry in enumerate(entries):
             path, url = entry.get("path", ""), entry.get("url", "")
             inside = re.fullmatch(r"(?!.*\.\.)\w[\w./ -]*", path)
             hashed = re.fullmatch("[0-9a-fA-F]{32,128}", entry.get("hash_val", ""))
@@ -207,24 +217,31 @@ def _read_fetched(folder: Path) -> list[Finding]:
                 text = f"{path} from {url}" if url else path
                 where = f"large_files#{number}"
                 found.append(Finding(name, where, "download", text[:SHOWN], WHY["download"]))
+            elif url and path.lower().endswith(PROGRAMS):
+                found.append(
+                    Finding(name, f"large_files#{number}", "program", path, WHY["program"])
+                )
     return found
 
 
-def _large_entries(text: str) -> list[dict[str, str]] | None:
-    """The entries of a list of large files; None where it holds anything else."""
+def _large_entries(text: str) -> list[dict[str, str]] | str:
+    """The entries of a list of large files; the line that is none, where it holds anything else."""
     if text.lstrip()[:1] == "{":
         try:
             files = json.loads(text)["large_files"]
             return [{str(name): str(value) for name, value in one.items()} for one in files]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
+            return text
     entries: list[dict[str, str]] = []
     for line in text.splitlines():
-        if re.fullmatch(r"\s*(#.*|---\s*|large_files\s*:\s*(#.*)?)?", line):
+        if re.fullmatch(r"\s*(#.*|---\s*|large_files\s*:\s*(\[\s*\])?\s*(#.*)?)?", line):
+            continue
+        if re.fullmatch(r"\s*-\s*", line):
+            entries.append({})
             continue
         told = LARGE_ENTRY.fullmatch(line)
         if told is None or (not told[1] and not entries):
-            return None
+            return line
         if told[1]:
             entries.append({})
         entries[-1][told[2]] = told[3].strip().strip("\"'")

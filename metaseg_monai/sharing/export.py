@@ -24,6 +24,7 @@ from metaseg_monai.bundle.run import configs_of, configuration_file, running
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, typed
 from metaseg_monai.evaluation.per_case import count_pixels
 from metaseg_monai.files import absolute, new_folder, read_json
+from metaseg_monai.images.identity import file_digests
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.inferers.engines import (
     choose,
@@ -51,8 +52,9 @@ from metaseg_monai.metadata.fields import UNKNOWN, Continuous, Ordinal, read_num
 from metaseg_monai.metrics.scores import pooled_f1
 from metaseg_monai.sharing.card import read_model
 from metaseg_monai.sharing.run import RECORDS, _known, export_folder, parse_metadata
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import collate_cases
-from metaseg_monai.training.weights import predicts_images
+from metaseg_monai.training.weights import TRAINED_COLUMNS, TRAINED_ON, predicts_images
 from metaseg_monai.transforms.metadata import NORMAL
 from metaseg_monai.transforms.postprocessing import class_map
 
@@ -94,7 +96,8 @@ class Exported:
             )
         if note := told.get("tested_by"):
             lines.append(note)
-        if (prepared := told.get("preparation")) and not prepared["described"]:
+        prepared = told.get("preparation") or {"described": True, "spacing_mm": None}
+        if not prepared["described"] or prepared["spacing_mm"]:
             lines.append(
                 "a program must prepare images itself, as its README says: "
                 + "; ".join(prepared["steps"])[:200]
@@ -322,7 +325,11 @@ def _bioimageio(
     parts.rmdir()
     worst = max(told.values(), key=lambda one: one["largest"])
     whole = {**worst, "format": "bioimageio", "weights": told, "tested_by": note}
-    whole["preparation"] = {"described": prepared.is_whole, "steps": prepared.words}
+    whole["preparation"] = {
+        "described": prepared.is_whole,
+        "steps": prepared.words,
+        "spacing_mm": prepared.spacing_mm,
+    }
     del whole["made_by"]
     for one in told.values():
         one.pop("versions")
@@ -472,9 +479,9 @@ def _cited(references: Iterable[str]) -> Iterator[dict[str, str]]:
     """
     for text in references:
         if found := re.search(r"\b10\.\d{4,}/[^\s,;]+", text):
-            yield {"text": text, "doi": found[0]}
+            yield {"text": text, "doi": found[0].rstrip(".)]")}
         elif found := re.search(r"https?://[^\s,;]+", text):
-            yield {"text": text, "url": found[0]}
+            yield {"text": text, "url": found[0].rstrip(".)]")}
 
 
 def _fixed(given: Exportable) -> str:
@@ -541,7 +548,8 @@ class Preparation(NamedTuple):
         for step in self.steps[::-1]:
             if step["id"] == "scale_linear":
                 told = {name: _along(one, image) for name, one in step["kwargs"].items()}
-                image = (image - told["offset"]) / told["gain"]
+                gain = np.where(np.equal(told["gain"], 0), 1, told["gain"])  # of no contrast
+                image = (image - told["offset"]) / gain
         return image.astype(np.float32)
 
 
@@ -556,33 +564,41 @@ def preparation(given: Exportable, facts: Mapping[str, Any]) -> Preparation:
     space = ["z", "y", "x"][3 - given.spatial_dims :]
     steps: list[dict[str, Any]] = []
     words: list[str] = []
-    spacing, is_whole = None, True
+    spacing, is_whole = None, "preprocessing" in facts
     for step in facts.get("preprocessing") or []:
         if not isinstance(step, Mapping):
             continue  # of metadata
         kind = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
-        if kind == "LoadCase":
-            continue
         told = {name: one for name, one in step.items() if name != "_target_"}
+        if kind == "LoadCase":
+            if told.get("channels", "stored") != "stored":
+                words.append(f"channels: {told['channels']}")
+                is_whole = False
+            continue
         if kind == "ResampleToSpacing":
             spacing = [float(told["spacing_mm"])] * given.spatial_dims
-            words.append(f"resampled to pixels of {told['spacing_mm']:g} mm")
+            words.append(
+                f"pixels must have {told['spacing_mm']:g} mm (the scale of the axes): resample "
+                "images of others before"
+            )
         elif kind == "ScaleIntensityCase":
             low, high = map(float, told["intensity_range"])
-            steps += [_step("clip", min=low, max=high)] * bool(told["clip"])
-            steps.append(_linear([(low, high)]))
+            steps += [_step("clip", min=low, max=high)] * bool(told.get("clip"))
+            steps += _linear([(low, high)])
             words.append(
                 f"values from {low:g} to {high:g} are scaled to 0 to 1"
-                + (", those beyond are cut" if told["clip"] else "")
+                + (", those beyond are cut" if told.get("clip") else "")
             )
         elif kind == "NormalizeIntensity" and not (
-            told["nonzero"] or told["subtrahend"] is not None or told["divisor"] is not None
+            told.get("nonzero")
+            or told.get("subtrahend") is not None
+            or told.get("divisor") is not None
         ):
-            axes = space if told["channel_wise"] else ["channel", *space]
+            axes = space if told.get("channel_wise") else ["channel", *space]
             steps.append(_step("zero_mean_unit_variance", axes=axes, eps=1e-6))
-            each = "image and channel" if told["channel_wise"] else "image"
+            each = "image and channel" if told.get("channel_wise") else "image"
             words.append(f"each {each} is given mean 0 and deviation 1")
-        elif kind == "ScaleIntensityBy" and facts.get("scaling"):
+        elif kind == "ScaleIntensityBy" and (facts.get("scaling") or {}).get("image"):
             ranges = facts["scaling"]["image"]["ranges"]
             group = "/".join(str((given.value or {}).get(one)) for one in told["by"].split("/"))
             for name, of in ranges.items():
@@ -590,7 +606,7 @@ def preparation(given: Exportable, facts: Mapping[str, Any]) -> Preparation:
                 words.append(f"values of {told['by']} {name}, by channel, to 0 to 1: {ends}")
             is_whole &= group in ranges
             if group in ranges:
-                steps += [_linear(ranges[group]), _step("clip", min=0.0, max=1.0)]
+                steps += [*_linear(ranges[group]), _step("clip", min=0.0, max=1.0)]
         else:
             is_whole = False
             words.append(f"{kind} {json.dumps(told)}")
@@ -601,13 +617,15 @@ def _step(kind: str, **kwargs: Any) -> dict[str, Any]:
     return {"id": kind, "kwargs": kwargs}
 
 
-def _linear(ranges: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """The step that scales ranges, one for all or one a channel, to 0 to 1."""
-    gain = [1 / (high - low) if high > low else 1.0 for low, high in ranges]
+def _linear(ranges: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """The step that scales ranges, one for all or one a channel, to 0 to 1; none of 0 to 1."""
+    gain = [1 / (high - low) if high > low else 0.0 for low, high in ranges]
     offset = [-low * one for (low, _), one in zip(ranges, gain, strict=True)]
+    if all(one == 1 for one in gain) and not any(offset):
+        return []
     if len(ranges) == 1:
-        return _step("scale_linear", gain=gain[0], offset=offset[0])
-    return _step("scale_linear", axis="channel", gain=gain, offset=offset)
+        return [_step("scale_linear", gain=gain[0], offset=offset[0])]
+    return [_step("scale_linear", axis="channel", gain=gain, offset=offset)]
 
 
 def _page(
@@ -728,6 +746,7 @@ class Cases:
                 if isinstance(one, Continuous)
             }
             chosen = self._spread(training)
+            self.items = {split: validation, "train": chosen}
             self.scored = [
                 self._read(item, read, prepare) for item in tqdm(validation, "cases to score")
             ]
@@ -748,20 +767,27 @@ class Cases:
         return Case(str(item["case"]), image, label, meta, mode, self._values(raw, mode))
 
     def refuse_others(self, trained: pd.DataFrame | None) -> None:
-        """Refuse cases that are not those of the training; None where nobody listed them.
+        """Refuse images that are not those of the training, by their pixels.
+
+        Args:
+            trained: `trained_on.csv`; None, or one of an earlier release, tells nothing of pixels.
 
         Raises:
-            DataError: names one.
+            DataError: names a case of another image.
         """
-        if trained is None:
+        if trained is None or list(trained.columns) != TRAINED_COLUMNS:
             return
-        for split, cases in (("val", self.scored), ("train", self.training)):
-            own = set(trained.loc[trained["split"] == split, "case"].astype(str))
-            if other := sorted({one.name for one in cases} - own):
+        pixels = TRAINED_COLUMNS[0]
+        for split, items in self.items.items():
+            own = set(trained.loc[trained["split"] == split, pixels])
+            of_image = {image_files(item): str(item["case"]) for item in items}
+            digests = file_digests(list(of_image))
+            found = zip(of_image.values(), digests, strict=True)
+            if other := [case for case, digest in found if digest and digest not in own]:
                 raise DataError(
-                    f"int8 is tested by the validation cases of the training, and "
-                    f"{other[0]!r} is none of its split {split} (trained_on.csv, {len(other)} of "
-                    f"{len(cases)}); give --dataset_dir with the data as they were"
+                    f"int8 is tested by the validation cases of the training, and {other[0]!r} is "
+                    f"no image of its split {split} ({TRAINED_ON}; {len(other)} of {len(digests)} "
+                    "are not); give --dataset_dir with the data as they were"
                 )
 
     def _values(self, raw: Mapping[str, Any], mode: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Models on the Hugging Face hub: what goes there, and how one comes back as a network."""
 
+import glob
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,11 @@ OF_BUNDLE = (  # no images, samples neither, results, records of runs or lists o
     *("docs/*.md", "docs/data_license.txt", "scripts/**/*.py"),
     *("models/model.pt", "models/model.json", "models/model.ts", "models/model.onnx"),
 )
+OURS = r"model\.(pt|json)|models/model\.(pt|json|ts|onnx)"  # on the hub, of an earlier push
+OURS_OF_BUNDLE = (
+    rf"{OURS}|(configs|docs|samples|scripts)/.*|\w+_code_[0-9a-f]+/.*|requirements\.txt"
+    r"|large_files\.yml"
+)
 FETCHED = ["model.pt", "model.json", "models/model.pt", "models/model.json", CARD]
 
 
@@ -39,6 +45,7 @@ class Pushed:
         license: of the weights.
         data: the data that demand it.
         url: of the commit; None where nothing was sent.
+        removed: files of an earlier push that were taken away there.
     """
 
     repo: str
@@ -46,6 +53,7 @@ class Pushed:
     license: str
     data: tuple[str, ...]
     url: str | None = None
+    removed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"  {name}  {size:,} bytes" for name, size in self.files.items()]
@@ -53,6 +61,8 @@ class Pushed:
         lines.append(f"licence of the weights: {self.license} (data: {', '.join(self.data)})")
         if self.url is None:
             return "\n".join([*lines, f"nothing was sent to {self.repo}: --upload True does it"])
+        if self.removed:
+            lines.append(f"taken away, of an earlier push: {', '.join(self.removed)}")
         return "\n".join([*lines, f"sent: {self.url}"])
 
 
@@ -104,18 +114,21 @@ def push(folder: str | Path, to: str, *, upload: bool = False, private: bool = T
                     f"{to} is there, and public: everybody would see the model; give --private "
                     "False if they may, or another name"
                 )
+            ours = re.compile(OURS_OF_BUNDLE if model.is_bundle else OURS)
+            there = api.list_repo_files(repo_id=to, repo_type="model")
+            old = [name for name in there if ours.fullmatch(name) and name not in files]
             done = api.upload_folder(
                 repo_id=to,
                 folder_path=place,
                 repo_type="model",
                 commit_message=title,
-                delete_patterns=[*OF_MODEL, *OF_BUNDLE],  # of other weights, which are not sent
+                delete_patterns=[glob.escape(name) for name in old],
             )
         except ConfigError:
             raise
         except Exception as error:  # its own, or those of what it sends with: httpx, requests
             raise ConfigError(_refused(to, error)) from error
-    return Pushed(to, files, told.license, data, str(done.commit_url))
+    return Pushed(to, files, told.license, data, str(done.commit_url), tuple(old))
 
 
 def _staged(model: Model, place: Path) -> Iterator[tuple[str, int]]:

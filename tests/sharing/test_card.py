@@ -251,6 +251,10 @@ class Hub:
     def repo_info(self, repo_id: str, *, revision=None, repo_type=None):
         return SimpleNamespace(private=self.is_private)
 
+    def list_repo_files(self, repo_id: str, *, revision=None, repo_type=None):
+        root = self.place / repo_id
+        return [one.relative_to(root).as_posix() for one in root.rglob("*") if one.is_file()]
+
     def upload_folder(
         self,
         *,
@@ -314,11 +318,15 @@ def test_a_model_goes_to_the_hub_and_comes_back(model, hub, tmp_path, monkeypatc
 
 def test_files_of_an_earlier_model_do_not_stay_on_the_hub(model, hub):
     old = hub.place / "lab/x"
-    for name in ("models/model.ts", "model.json", ".gitattributes"):
+    for name in ("models/model.ts", "model.json", ".gitattributes", "samples/1.tif", "LICENSE"):
         (old / name).parent.mkdir(parents=True, exist_ok=True)
         (old / name).write_text("old")
-    push(model(), "lab/x", upload=True)
+    sent = push(model(), "lab/x", upload=True)
+    assert sent.removed == ("models/model.ts",)
+    assert "taken away, of an earlier push: models/model.ts" in str(sent)
     assert not (old / "models/model.ts").exists()
+    assert (old / "samples/1.tif").exists()  # of a bundle, which this is not
+    assert (old / "LICENSE").exists()
     assert (old / "model.json").read_text() != "old"
     assert (old / ".gitattributes").read_text() == "old"
 
@@ -361,6 +369,13 @@ def test_a_bundle_goes_without_data_results_and_names_of_images(model, hub):
         *("README.md", "configs/metadata.json", "docs/README.md"),
         *("models/model.json", "models/model.pt", "requirements.txt"),
     ]
+    for name in ("samples/images/1.tif", "x_code_0a1b/net.py", "docs/private/p.csv", "notes.md"):
+        (hub.place / "lab/x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (hub.place / "lab/x" / name).write_text("old")
+    push(home, "lab/x", upload=True)
+    left = {one.name for one in (hub.place / "lab/x").rglob("*") if one.is_file()}
+    assert "notes.md" in left
+    assert not left & {"1.tif", "net.py", "p.csv"}
     (home / "docs/other.md").symlink_to(source / "counts.csv")
     with pytest.raises(ConfigError, match="is a link"):
         push(home, "lab/x")
@@ -376,7 +391,7 @@ def test_without_the_client_of_the_hub_the_extra_is_named(model, monkeypatch, tm
 
 def test_the_stand_in_is_called_as_the_real_client_is(model, tmp_path):
     real = needed("huggingface_hub")
-    for name in ("create_repo", "repo_info", "upload_folder"):
+    for name in ("create_repo", "repo_info", "list_repo_files", "upload_folder"):
         own = inspect.signature(getattr(Hub, name)).parameters
         theirs = inspect.signature(getattr(real.HfApi, name)).parameters
         assert set(own) <= set(theirs)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +33,7 @@ from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
 from metaseg_monai.sharing.export import export, preparation
 from metaseg_monai.sharing.grow import grow
-from metaseg_monai.training import read_weights, write_weights
+from metaseg_monai.training import RecordTrained, read_weights, write_weights
 from metaseg_monai.training.weights import write_fact
 from tests.extras import needed, needs
 
@@ -231,17 +230,34 @@ def test_int8_is_refused_where_no_case_has_foreground(monkeypatch, tmp_path):
         exporting.quantized(small(), tmp_path, {}, SimpleNamespace(model=None), {})
 
 
-def test_int8_is_tested_by_the_cases_of_the_training_alone():
+def test_int8_is_tested_by_the_images_of_the_training_alone(tmp_path):
+    """Of an image of two tasks, and of the planes of a volume, the record has one row."""
     exporting = sys.modules[export.__module__]
+    rng = np.random.default_rng(0)
+
+    def item(name, split, task):
+        file = tmp_path / f"{name}.tif"
+        if not file.is_file():
+            tifffile.imwrite(file, rng.integers(0, 255, (8, 8), np.uint8))
+        return {"image": str(file), "case": f"{name}__{task}", "split": split, "group": name}
+
+    items = [item(f"i{n}", ("train", "val")[n % 2], task) for n in range(4) for task in "ab"]
+    known = {"facts": {}, "begun_with": None, "schema": None, "network": nn.Linear(1, 1)}
+    record = RecordTrained(SimpleNamespace(**known, path=tmp_path / "model.pt"), items)
+    record(SimpleNamespace(state=SimpleNamespace(iteration=1)))
+    record.write(None)
+    trained = pd.read_csv(tmp_path / "trained_on.csv", dtype=str, keep_default_na=False)
+    assert len(trained) == 4
     cases = object.__new__(exporting.Cases)
-    case = partial(exporting.Case, image=None, label=None, meta=None, mode="normal", values=[])
-    cases.scored, cases.training = [case("a"), case("b")], [case("c")]
-    trained = pd.DataFrame({"case": list("abcd"), "split": ["val", "val", "train", "train"]})
+    cases.items = {one: [i for i in items if i["split"] == one] for one in ("val", "train")}
     cases.refuse_others(trained)
     cases.refuse_others(None)  # of weights that came without the list
-    for other in (trained.assign(split=["val", "train", "train", "train"]), trained[1:]):
-        with pytest.raises(DataError, match=r"none of its split val .*give --dataset_dir"):
-            cases.refuse_others(other)
+    cases.items["val"] = [item("other", "val", "a")]
+    with pytest.raises(DataError, match=r"'other__a' is no image of its split val.*--dataset_dir"):
+        cases.refuse_others(trained)
+    cases.items["val"] = cases.items["train"]
+    with pytest.raises(DataError, match="split val"):
+        cases.refuse_others(trained)
 
 
 def test_one_value(model, tmp_path):
@@ -390,6 +406,11 @@ RANGES = {"20": [[100, 300], [0, 1000]], "40": [[50, 60], [0, 10]]}
             [[100.0, 200], [250, 900]],
             [[0, 0.5], [0.75, 1]],
         ),
+        (
+            [{"_target_": "x.ScaleIntensityCased", "clip": False, "intensity_range": [0, 1]}],
+            [[0.0, 0.1], [0.2, 1]],
+            [[0, 0.1], [0.2, 1]],
+        ),
     ],
 )
 def test_what_is_done_to_values_is_described(steps, image, expected):
@@ -415,6 +436,32 @@ def test_what_cannot_be_described_is_told_in_words():
     assert (other.steps, other.words) == ([], ["NormalizeVolume {}"])
     spaced = prepared({"_target_": "x.ResampleToSpacingd", "spacing_mm": 5.0})
     assert (spaced.spacing_mm, spaced.is_whole) == ([5.0, 5.0], True)
+    assert "resample images of others before" in spaced.words[0]
+    grey = prepared({"_target_": "x.LoadCased", "channels": "grey"})
+    assert (grey.is_whole, grey.words) == (False, ["channels: grey"])
+    assert not preparation(SimpleNamespace(spatial_dims=2, value=None), {}).is_whole
+    assert not prepared(by, scaling={"label": {"ranges": RANGES}}, value={"mag": "20"}).is_whole
+    flat = prepared(by, scaling={"image": {"ranges": {"20": [[100, 100]]}}}, value={"mag": "20"})
+    assert flat(np.full((1, 1, 2, 2), 150.0)).max() == 0  # as `ScaleIntensityBy`
+
+
+@needs("bioimageio.core")
+def test_steps_are_those_of_the_description(model):
+    from bioimageio.spec.model import v0_5
+
+    kinds = {
+        "clip": v0_5.ClipDescr,
+        "scale_linear": v0_5.ScaleLinearDescr,
+        "zero_mean_unit_variance": v0_5.ZeroMeanUnitVarianceDescr,
+    }
+    normal = {"_target_": "NormalizeIntensityd", "channel_wise": True}
+    window = {"_target_": "x.ScaleIntensityCased", "clip": True, "intensity_range": [-79, 304]}
+    by = {"_target_": "x.ScaleIntensityBy", "by": "mag", "percentiles": [0, 100]}
+    ranges = {"scaling": {"image": {"ranges": RANGES}}, "value": {"mag": "20"}}
+    for found in (prepared(normal), prepared(window), prepared(by, **ranges)):
+        assert found.steps
+        for step in found.steps:
+            kinds[step["id"]].model_validate(step)
 
 
 @pytest.mark.slow

@@ -274,6 +274,8 @@ HASHED = f'  hash_val: "{64 * "0"}"\n  hash_type: "sha256"\n'
         ("large_files.yml", "large_files: !!python/object/apply:os.system [id]", "for certain"),
         ("large_files.json", '{"large_files": [{"path": "/x.pt", "url": "a"}]}', "fetches"),
         ("large_files.json", "{", "for certain"),
+        ("large_files.yml", f"{LIST}models/x.ts\n  url: {URL}\n{HASHED}", "program"),
+        ("requirements.txt", "# -*- coding: utf-7 -*-\nnumpy==1.0+AAoAZQB2AGkAbA", "utf-7"),
     ],
 )
 def test_what_would_be_installed_or_fetched_is_shown_and_confirmed_first(
@@ -285,14 +287,29 @@ def test_what_would_be_installed_or_fetched_is_shown_and_confirmed_first(
     assert any(one.file == name for one in check_bundle(made.folder).findings)
 
 
+def _read_packages_of(metadata, more, place):
+    """The findings of a folder with this metadata.json alone, with further packages."""
+    pins = metadata["required_packages_version"] | more
+    file = place / "alone/configs/metadata.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**metadata, "required_packages_version": pins}))
+    return [one for one in check_bundle(file.parents[1]).findings if one.kind == "package"]
+
+
 def test_known_packages_and_weights_with_their_digests_are_no_findings(archive, tmp_path):
+    entry = f"models/m.pt\n  url: {URL}/?a=1&b=~2#c  # here\n{HASHED}"
     lists = {
         "requirements.txt": b"# pinned\nmonai[fire, ignite]==1.6.1\nscikit_image>=0.22,<1  # any\n",
-        "large_files.yml": f"{LIST}models/m.pt\n  url: {URL}\n{HASHED}".encode(),
+        "large_files.yml": f"\ufefflarge_files: []\n- \n  path: {entry}".encode(),
     }
     changed = rewritten(archive, tmp_path / "changed.zip", lists)
     assert check_bundle(unpack(changed, tmp_path).folder).verdict == "clean"
     metadata = json.loads(contents(archive)["configs/metadata.json"])
+    honest = ("cucim-cu12", "segment_anything", "numba")  # as bundles of the zoo ask for
+    assert not _read_packages_of(metadata, dict.fromkeys(honest, "1.0"), tmp_path)
+    assert _read_packages_of(
+        {**metadata, "numpy_version": "1.24 --index-url http://x"}, {}, tmp_path
+    )
     metadata["required_packages_version"]["evil"] = "1.0"
     named = {"configs/metadata.json": json.dumps(metadata).encode()}
     changed = rewritten(archive, tmp_path / "named.zip", named)
