@@ -161,7 +161,9 @@ def test_an_image_of_many_objects_is_one_case(tmp_path, measured):
     image = {"case": "a", "group": "g", "split": "train", "metadata": {}}
     rows = ({**image, "centre_px": (1, 2)}, {**image, "centre_px": (3, 4)}, {**image, "case": "b"})
     known = KnownOfCases(CaseTable("table.csv", rows), SCHEMA)
-    table = read_cases(measured(known, tmp_path / "cases.csv", []))
+    sides = torch.tensor([[0.0, 2.0, 3.0]])
+    batch = {"case": ["a"], "spacing_mm": sides, "image": torch.zeros(1, 1, 4, 4)}
+    table = read_cases(measured(known, tmp_path / "cases.csv", [(batch, {})]))
     assert table["case"].tolist() == ["a", "b"]
 
 

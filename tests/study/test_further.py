@@ -40,7 +40,7 @@ def test_conditions_take_deltas_of_the_bundle_and_begin_with_each_other(tmp_path
     assert [run.condition for run in runs] == ["pretrain", "gan", "gan-flat"] * 2
     assert [run.pretrained for run in runs[3:]] == [None, *["pretrain/seed1"] * 2]
     assert [list(run.configuration) for run in runs[:2]] == [["pretrain"], ["train_gan"]]
-    assert [run.epochs for run in runs[:2]] == [20, 10]  # as the deltas say
+    assert [run.epochs for run in runs[:2]] == [40, 10]  # as the deltas say
     assert runs[2].settings["gradient_weight"] == 0.0
     assert len({run.key for run in runs}) == 6
     earlier = {**PHASES, "pretrain": {**PHASES["pretrain"], "base_lr": 1e-4}}
