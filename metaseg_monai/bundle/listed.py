@@ -139,7 +139,7 @@ LISTED = {
         BestWeights ConditionalAdversarialTrainer EpochDraw EpochLog FieldTarget ListProblems
         LoadWeights MovingAverage PixelF1 PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
-        StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
+        ClipGradients StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
         EstimateLoss cyclic_schedule estimated_field joined_dataset outputs_of training_loader
         validation_dataset warm_restarts""",
     "metaseg_monai.sharing.grow": "StartFrom",

@@ -19,6 +19,7 @@ from metaseg_monai.training.collate import (
     skip_empty,
 )
 from metaseg_monai.training.handlers import (
+    ClipGradients,
     EpochLog,
     ListProblems,
     PixelF1,
@@ -49,6 +50,7 @@ from metaseg_monai.training.weights import (
 
 __all__ = [
     "BestWeights",
+    "ClipGradients",
     "ConditionalAdversarialTrainer",
     "EpochDraw",
     "EpochLog",

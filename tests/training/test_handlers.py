@@ -19,6 +19,7 @@ from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, TrainingError
 from metaseg_monai.training import (
+    ClipGradients,
     EpochLog,
     PixelF1,
     RunProgress,
@@ -105,6 +106,31 @@ def test_a_loss_that_is_not_finite_stops_training_with_weights_intact(values, ov
     with pytest.raises(TrainingError, match=message):
         train(network, loader(values))
     assert all(bool(torch.isfinite(weight).all()) for weight in network.parameters())
+
+
+@pytest.mark.parametrize(("max_norm", "steps"), [(0.5, True), (1e6, False), (None, False)])
+def test_gradients_are_scaled_down_to_a_norm_before_the_step(max_norm, steps):
+    network = Network()
+    nn.init.constant_(network.weight, 3.0)
+    before = network.weight.item(), network.bias.item()
+    SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        epoch_length=1,
+        train_data_loader=loader({}),
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+        loss_function=lambda pred, label: 100 * (pred - label).square().mean(),
+        train_handlers=[StopOnNonFinite(), ClipGradients(max_norm)],
+    ).run()
+    after = network.weight.item(), network.bias.item()
+    moved = math.dist(before, after)
+    assert moved == pytest.approx(0.5, rel=1e-4) if steps else moved > 100
+
+
+def test_a_norm_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match=r"max_norm=0: expected a norm above 0"):
+        ClipGradients(0)
 
 
 def test_finite_runs_are_left_alone():
