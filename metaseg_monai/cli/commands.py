@@ -352,7 +352,9 @@ def check_flags(function: Callable[..., Any], arguments: Sequence[str], command:
     """
     parameters = inspect.signature(function).parameters
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    takes_several = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    own = {name: one for name, one in parameters.items() if one.kind not in variable}
     rest = list(arguments)
     if "--" in rest:
         rest = rest[: len(rest) - 1 - rest[::-1].index("--")]
@@ -378,7 +380,7 @@ def check_flags(function: Callable[..., Any], arguments: Sequence[str], command:
             _check_value(flag, own[name], value)
     by_name = inspect.Parameter.KEYWORD_ONLY
     free = [name for name in own if name not in named and own[name].kind is not by_name]
-    if len(values) > len(free):
+    if len(values) > len(free) and not takes_several:
         raise ConfigError(
             f"{command}: {values[len(free)]!r} is one value too many; give options as --name value "
             f"({command} --help shows them)"

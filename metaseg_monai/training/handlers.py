@@ -330,9 +330,9 @@ class StopOnNonFinite:
 class ClipGradients:
     """Scale the gradients of a step down to a norm, before the optimiser takes them.
 
-    Adam divides by a mean of earlier gradients: after first ones that are a hundred times as large,
-    as those of medMAE are, it learns little for a thousand steps. The team of the adipocyte report
-    clips at 1 in its code.
+    Adam divides by a mean of earlier gradients: after first ones that are much larger, as those of
+    medMAE on dark images, it learns little for long. The team of the adipocyte report clips at 1 in
+    its code.
 
     Attach it to the trainer, behind `StopOnNonFinite`, which leaves a step without numbers out.
 

@@ -199,3 +199,13 @@ def test_help_is_shown_whatever_stands_beside_it(words, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert "Example:" in shown.out + shown.err
     assert "no value" not in shown.out + shown.err
+
+
+def test_a_command_of_several_values_takes_them_and_none_of_that_name():
+    def compare(*models, rounds: int = 1):
+        """Compare them."""
+
+    for several in ([], ["a"], ["a", "b", "--rounds", "3", "c"]):
+        check_flags(compare, several, "compare")
+    with pytest.raises(ConfigError, match="compare: no option --models"):
+        check_flags(compare, ["--models", "a"], "compare")
