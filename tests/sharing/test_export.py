@@ -289,6 +289,14 @@ def test_a_value_that_was_never_trained_is_told(model, tmp_path, capsys):
     )
 
 
+def test_the_models_of_a_bundle_are_named_by_the_bundle(model, tmp_path):
+    (tmp_path / "bundle/configs").mkdir(parents=True)
+    (tmp_path / "bundle/models").mkdir()
+    shutil.copy(model / "model.pt", tmp_path / "bundle/models")
+    with pytest.raises(ConfigError, match=r"is a part of the bundle .*; give the bundle's folder"):
+        export(tmp_path / "bundle/models", "torchscript")
+
+
 def test_a_grown_model(model, tmp_path):
     needed("onnxruntime")
     grow(model, "task", tmp_path / "grown", value="bean")
@@ -437,6 +445,8 @@ def test_what_cannot_be_described_is_told_in_words():
     spaced = prepared({"_target_": "x.ResampleToSpacingd", "spacing_mm": 5.0})
     assert (spaced.spacing_mm, spaced.is_whole) == ([5.0, 5.0], True)
     assert "resample images of others before" in spaced.words[0]
+    same = prepared({"_target_": "x.ScaleIntensityCased", "clip": False, "intensity_range": [0, 1]})
+    assert (same.steps, same.is_whole) == ([], True)  # the format refuses a step that does nothing
     grey = prepared({"_target_": "x.LoadCased", "channels": "grey"})
     assert (grey.is_whole, grey.words) == (False, ["channels: grey"])
     assert not preparation(SimpleNamespace(spatial_dims=2, value=None), {}).is_whole

@@ -434,6 +434,8 @@ def test_what_nobody_could_use_is_refused(other, tmp_path):
     with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
         pack(root, tmp_path / "out")
     given = tmp_path / "licence.txt"
+    with pytest.raises(ConfigError, match=r"--data_license .*licence.txt: no such file"):
+        pack(root, tmp_path / "out", data_license=given)
     given.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"licence.txt: no text in UTF-8"):
         pack(root, tmp_path / "out", data_license=given)
