@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.bundle.overrides import as_data
+from metaseg_monai.bundle.run import configuration_file
 from metaseg_monai.cli.commands import run_script
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation import count_pixels
@@ -92,7 +93,7 @@ def measure(
 
 
 def _parsed(bundle: Path, configs: list[str], settings: dict[str, Any]) -> ConfigParser:
-    files = [bundle / "configs" / name for name in configs]
+    files = [configuration_file(bundle, name) for name in configs]
     checked = check_overrides(files, settings)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])

@@ -179,7 +179,9 @@ def around_objects(
         own = centres.get(row["columns"]["instances"], [])
         divided = row.get("split") in splits
         rows += [{**row, "centre_px": centre} for centre in own] if divided else [row]
-    if not any("centre_px" in row for row in rows):
+    if any(row.get("split") in splits for row in table.rows) and not any(
+        "centre_px" in row for row in rows
+    ):
         raise DataError(
             f"{path}: no object in any of the rows of {', '.join(splits)}; prepare the data anew"
         )

@@ -19,12 +19,13 @@ from monai.engines import IterationEvents
 from monai.utils.enums import AdversarialIterationEvents
 
 from metaseg_monai import evaluate, predict, report, train
-from metaseg_monai.errors import CheckpointError, ConfigError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.sharing.card import card
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import _Source, package
 from metaseg_monai.simulate import generate_adipocyte
 from metaseg_monai.training import ConditionalAdversarialTrainer, read_checkpoint, read_weights
+from tests.metrics.test_conformal import script_of
 from tests.training.killed_run import die, equal, in_child
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles/adipocyte_fluorescence_translation/configs"
@@ -280,6 +281,23 @@ def test_the_nuclei_model_predicts_no_other_stain(nuclei, tmp_path):
     assert not alone.problems
     first = tifffile.imread(alone.masks[0])
     assert (first.dtype, first.shape) == (np.uint16, (56, 56))
+
+
+def test_the_confidence_of_its_mask_is_held_against_wells(nuclei, tmp_path, capsys):
+    folder, _, _ = nuclei
+    wells = {"train": 0, "val": 0, "test": 4, "fields": 1, "magnifications": (20,), "size": 56}
+    generate_adipocyte(tmp_path / "wells", **wells, seed=4)
+    script = script_of("conformal_pixels")
+    given = {**SMALL, "dataset": str(tmp_path / "wells")}
+    told = {"levels": "0.5", "divisions": 2, "output": str(tmp_path / "coverage.csv")}
+    script.main(str(folder / "model.pt"), **told, **given)
+    table = pd.read_csv(tmp_path / "coverage.csv")
+    assert table["class"].tolist() == ["background", "nucleus"]
+    assert (table["wells"] == 2).all()
+    assert table["coverage"].between(0.01, 1).all()
+    assert "nuclei at 0.5, mask: " in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"2 of 4 wells .* too few for 0\.9"):
+        script.main(str(folder / "model.pt"), levels="0.5,0.9", **given)
 
 
 def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):

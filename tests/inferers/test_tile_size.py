@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from metaseg_monai.bundle import resolve_bundle
+from metaseg_monai.bundle import configs_of, resolve_bundle
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.simulate.shapes import generate_synthetic_shapes
 from metaseg_monai.training import write_weights
@@ -76,3 +76,10 @@ def test_weights_of_another_variant_and_sizes_of_no_tile_are_refused(script, sha
         script.measure(BUNDLE, str(weights), str(shapes), "96", variant="me", **TINY)
     with pytest.raises(ConfigError, match="expected pixels above 0 or 'whole'"):
         script.measure(BUNDLE, str(weights), str(shapes), "96,all", variant="se", **TINY)
+
+
+def test_a_training_of_further_configurations_is_named_as_it_was(script):
+    names = configs_of("train", "evaluate", more="thesis_size")
+    parser = script._parsed(resolve_bundle(BUNDLE), names, {"variant": "se"})
+    assert parser["variant"] == "se"
+    assert parser["network_def"]["channels"] == 64

@@ -27,13 +27,17 @@ from metaseg_monai.metrics.conformal import (
 )
 
 
-@pytest.fixture(scope="module")
-def script():
-    path = Path(__file__).parents[2] / "scripts" / "conformal_coverage.py"
-    spec = importlib.util.spec_from_file_location("conformal_coverage", path)
+def script_of(name):
+    path = Path(__file__).parents[2] / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return script_of("conformal_coverage")
 
 
 def test_a_bound_by_hand():
@@ -202,23 +206,21 @@ def wells(count, seed, images=1, side=24, drift=0.5):
     return made
 
 
-@pytest.mark.parametrize("level", [0.9, 0.95])
-def test_pixels_of_each_class_are_covered_in_wells_held_out(level):
-    made = wells(80, seed=4)
-    histograms = {well: class_histograms(found, label) for well, found, label in made}
-    rng, covered = np.random.default_rng(5), []
-    names = list(histograms)
-    for _ in range(100):
-        order = rng.permutation(names)
-        chosen, held_out = order[:60], set(order[60:])
-        sure = ClassConfidence([histograms[well] for well in chosen], list(chosen))
-        for well, found, label in made:
-            if well in held_out:
-                kept = sure.sets(found, level)
-                covered.append([kept[c][label == c].mean() for c in (0, 1)])
-    shares = np.mean(covered, axis=0)
-    assert np.abs(shares - level).max() < 0.03, shares
-    assert shares.min() >= level - 0.005
+def test_pixels_of_each_class_are_covered_in_wells_held_out():
+    script = script_of("conformal_pixels")
+    answers = [script.Answer(well, found, label, label) for well, found, label in wells(80, seed=4)]
+    table = script.covered(answers, [0.9, 0.95], divisions=100, share=0.75, seed=5)
+    assert table["class"].tolist() == ["background", "nucleus"] * 2
+    assert (table["wells"] == 20).all()
+    missed = table["level"] - table["coverage"]
+    assert missed.abs().max() < 0.03, table.to_string()
+    assert missed.max() <= 0.005, table.to_string()
+    assert table["decided"].between(0.3, 0.99).all(), table.to_string()
+    # images whose probabilities say nothing leave both classes to every pixel
+    flat = [one._replace(probabilities=np.full_like(one.probabilities, 0.5)) for one in answers]
+    none = script.covered(flat, [0.9], divisions=1, share=0.75, seed=5)
+    assert (none["coverage"] == 1).all()
+    assert (none["decided"] == 0).all()
 
 
 def test_seeds_are_confident_centres_from_which_a_watershed_parts_what_touches():

@@ -1,5 +1,7 @@
 """Simulated adipocytes: their planes, their stains, their files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,3 +186,9 @@ def test_training_crops_are_around_each_nucleus(made):
         assert found[0, 4, 6] == numbers[0, round(row), round(column)]
     with pytest.raises(DataError, match="no centre_px to crop around"):
         crop({"case": "a", "objects": numbers})
+    # a table to test on alone has no crops to cut, and needs none
+    tested = replace(table, rows=tuple(table.items("test")))
+    assert around_objects(tested).rows == tested.rows
+    nowhere = tuple({**row, "columns": {"instances": "x"}} for row in table.rows)
+    with pytest.raises(DataError, match="no object in any of the rows of train"):
+        around_objects(replace(table, rows=nowhere))
