@@ -277,7 +277,7 @@ def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
 
 # The counts of every class, from which all scores are computed.
 
-IMAGE_SCORES = ("medmae", "psnr", "ssim", "pearson")
+IMAGE_SCORES = ("medmae", "psnr", "ssim", "pearson", "sharpness")
 IMAGE_VALUES = ("absolute_error", "label_median", "label_mean", "pred_mean")
 IMAGES = Table(
     "scores of images",
@@ -288,6 +288,7 @@ IMAGES = Table(
         **dict.fromkeys(IMAGE_SCORES, NUMBER._replace(empty=True)),
         **dict.fromkeys(IMAGE_VALUES, NUMBER),
     },
+    later={"sharpness": math.nan},  # 0.1.0 had none
 )
 COUNTS = Table(
     "counts",

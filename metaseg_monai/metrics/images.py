@@ -29,6 +29,8 @@ class ImageScores(NamedTuple):
         ssim: structural similarity in windows of 7 pixels, with the range of y; 1 is perfect. None
             of smaller images and of a constant y.
         pearson: correlation of the pixels; none where one of both is constant.
+        sharpness: mean step between neighbouring pixels of x over that of y; 1 is as sharp as the
+            real image (or as noisy), less is blurred. None of a constant y.
         absolute_error: mean of |x - y|, in the unit of y.
         label_median: median of y.
         label_mean: mean of y.
@@ -39,6 +41,7 @@ class ImageScores(NamedTuple):
     psnr: float
     ssim: float
     pearson: float
+    sharpness: float
     absolute_error: float
     label_median: float
     label_mean: float
@@ -60,23 +63,32 @@ def score_image(pred: np.ndarray, label: np.ndarray) -> ImageScores:
     x, y = pred.astype(np.float64), label.astype(np.float64)
     error, median = float(np.abs(x - y).mean()), float(np.median(y))
     extent = float(np.ptp(y))
-    psnr = ssim = pearson = math.nan
+    psnr = ssim = pearson = sharpness = math.nan
     if extent and not np.array_equal(x, y):
         psnr = float(peak_signal_noise_ratio(y, x, data_range=extent))
     if extent and min(y.shape) >= WINDOW_PX:
         ssim = float(structural_similarity(y, x, win_size=WINDOW_PX, data_range=extent))
     if extent and np.ptp(x):
         pearson = float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+    if extent:
+        sharpness = _steps(x) / _steps(y)
     return ImageScores(
         error / median if median > 0 else math.nan,
         psnr,
         ssim,
         pearson,
+        sharpness,
         error,
         median,
         float(y.mean()),
         float(x.mean()),
     )
+
+
+def _steps(image: np.ndarray) -> float:
+    """Sum over axes of the mean absolute difference of neighbours."""
+    axes = (axis for axis, size in enumerate(image.shape) if size > 1)
+    return float(sum(np.abs(np.diff(image, axis=axis)).mean() for axis in axes))
 
 
 def texture_of(

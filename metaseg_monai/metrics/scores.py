@@ -217,7 +217,7 @@ def summarise(counts: pd.DataFrame) -> dict[str, object]:
     """
     normal = counts[counts["mode"] == "normal"]
     if score_of(counts) is not F1:
-        names = ["medmae", "psnr", "ssim", "pearson"]
+        names = ["medmae", "psnr", "ssim", "pearson", "sharpness"]
         return {
             "mean": normal[names].mean().to_dict(),
             "average_medmae": average_score(normal),

@@ -285,7 +285,13 @@ def _empty(results: Results) -> str:
 
 # Images that were predicted, and the objects in them beside those in the real ones.
 
-NAMES = {"medmae": "medMAE", "psnr": "PSNR [dB]", "ssim": "SSIM", "pearson": "Pearson"}
+NAMES = {
+    "medmae": "medMAE",
+    "psnr": "PSNR [dB]",
+    "ssim": "SSIM",
+    "pearson": "Pearson",
+    "sharpness": "sharpness",
+}
 LARGEST = 8  # rows of pictures
 
 
@@ -307,7 +313,8 @@ def image_section(results: Results) -> Section:
     parts += _object_parts(results)
     intro = (
         "The predicted images beside the real ones, in the values of their files. PSNR and SSIM "
-        "take the range of the real image as the peak."
+        "take the range of the real image as the peak. Sharpness is the mean step between "
+        "neighbouring pixels over that of the real image: 1 is as sharp, less is blurred."
     )
     return Section("Images", intro, parts)
 
@@ -319,7 +326,7 @@ def _scores(results: Results) -> Table:
     scored: Spread = spread(of_trainings(results.normal, of))
     note = (
         "With true metadata, mean over cases and channels. medMAE: lower is better; the others: "
-        f"higher is better. {seeds_note(results)}"
+        f"higher is better, of sharpness what is nearer to 1. {seeds_note(results)}"
     )
     return Table("images", "Scores of images by condition", note, *scored, first="condition")
 

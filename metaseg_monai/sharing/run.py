@@ -367,8 +367,8 @@ def evaluate(
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     """Scores of each test mode of one model (contract of aggregates: pooled, average, case mean).
 
-    Where labels are images, medMAE so, of which less is better, and mean PSNR, SSIM and Pearson's
-    correlation.
+    Where labels are images, medMAE so, of which less is better, and mean PSNR, SSIM, Pearson's
+    correlation and sharpness.
 
     Args:
         counts: of `metaseg_monai.evaluation.read_counts`.
@@ -376,7 +376,8 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     rows: dict[Any, dict[str, float]] = {}
     for mode, part in counts.groupby("mode", sort=False):
         if score_of(part).best == "low":
-            means = {name: float(part[name].mean()) for name in ("psnr", "ssim", "pearson")}
+            others = ("psnr", "ssim", "pearson", "sharpness")
+            means = {name: float(part[name].mean()) for name in others}
             mean = case_mean_medmae(part)
             rows[mode] = {
                 "medmae": pooled_score(part),

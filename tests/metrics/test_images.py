@@ -24,6 +24,8 @@ def test_every_score_of_a_small_image_by_hand():
     assert scores.pearson == pytest.approx(by_hand)
     assert (scores.label_mean, scores.pred_mean) == (3, 2.25)
     assert math.isnan(scores.ssim)  # smaller than its window
+    # steps of the label: down 2, 4, across 1, 3; of the prediction: down 1, 0, across 0, 1
+    assert scores.sharpness == pytest.approx((0.5 + 0.5) / (3 + 2))
 
 
 def test_the_structural_similarity_of_one_window_by_hand():
@@ -44,8 +46,10 @@ def test_what_does_not_exist_is_nan():
     assert math.isnan(same.psnr)
     assert same.ssim == pytest.approx(1)
     assert same.pearson == pytest.approx(1)
+    assert same.sharpness == 1
+    assert score_image(np.full((8, 8), 3), label).sharpness == 0
     even = score_image(label, np.full((8, 8), 3))
-    assert all(math.isnan(value) for value in (even.psnr, even.ssim, even.pearson))
+    assert all(math.isnan(one) for one in (even.psnr, even.ssim, even.pearson, even.sharpness))
     assert even.medmae == pytest.approx((63 * 3 + 6) / 64 / 3)
     assert math.isnan(score_image(np.full((8, 8), 3), label).pearson)
     with pytest.raises(DataError, match=r"\(8, 8\) and target \(8, 7\) differ"):

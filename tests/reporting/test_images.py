@@ -12,6 +12,7 @@ from ignite.engine import Engine
 
 from metaseg_monai.evaluation import PerCase
 from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, ImageScores
+from metaseg_monai.evaluation.per_case import IMAGE_SCORES
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.metrics.scores import (
     average_score,
@@ -42,7 +43,7 @@ def counts_of(condition, medmae, mode="normal", seed=0):
             **{"condition": condition, "data_seed": 0, "seed": seed, "case": f"c{n}"},
             **{"group": f"w{n}", "split": "test", "mode": mode, "domain": "20"[: 1 + (n >= half)]},
             **{"class": 1, "channel": "nuclei", "pixels": 100, "medmae": value},
-            **{"psnr": 20.0, "ssim": 0.9, "pearson": 0.8},
+            **{"psnr": 20.0, "ssim": 0.9, "pearson": 0.8, "sharpness": 0.7},
         }
         for n, value in enumerate(medmae)
     ]
@@ -64,7 +65,7 @@ def test_an_evaluation_tells_the_mean_scores_of_each_mode():
     both = pd.concat([counts_of("se", [0.2, 0.4] * 2), counts_of("se", [0.6] * 4, "shuffle")])
     scores = scores_by_mode(both)
     assert scores["medmae"].to_dict() == pytest.approx({"normal": 0.3, "shuffle": 0.6})
-    assert scores.loc["normal", ["psnr", "ssim", "pearson", "cases"]].tolist() == [20, 0.9, 0.8, 4]
+    assert scores.loc["normal", [*IMAGE_SCORES[1:], "cases"]].tolist() == [20, 0.9, 0.8, 0.7, 4]
 
 
 def test_the_interval_of_the_mean_medmae_is_over_wells():

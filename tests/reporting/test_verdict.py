@@ -154,6 +154,7 @@ def medmae(level, seed, wells=12, mode="normal"):
         "case": [f"c{n}" for n in range(wells)], "group": [f"w{n}" for n in range(wells)],
         "split": "test", "mode": mode, "domain": "20", "class": 1, "channel": "nuclei",
         "pixels": 100, "medmae": level + noise, "psnr": 20.0, "ssim": 0.9, "pearson": 0.8,
+        "sharpness": 0.7,
     }  # fmt: skip
     return pd.DataFrame(rows)
 
