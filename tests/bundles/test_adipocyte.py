@@ -288,7 +288,7 @@ def test_the_confidence_of_its_mask_is_held_against_wells(nuclei, tmp_path, caps
     wells = {"train": 0, "val": 0, "test": 4, "fields": 1, "magnifications": (20,), "size": 56}
     generate_adipocyte(tmp_path / "wells", **wells, seed=4)
     script = script_of("conformal_pixels")
-    given = {**SMALL, "dataset": str(tmp_path / "wells")}
+    given = {**SMALL, "dataset": str(tmp_path / "wells"), "share": 0.5}
     told = {"levels": "0.5", "divisions": 2, "output": str(tmp_path / "coverage.csv")}
     script.main(str(folder / "model.pt"), **told, **given)
     table = pd.read_csv(tmp_path / "coverage.csv")
