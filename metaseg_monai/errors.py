@@ -68,7 +68,8 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.file}: " if self.file else ""
-        return one_line(f"{self.case}: {where}{self.problem}; {self.next_step}")
+        case = f"{self.case}: " if self.case else ""
+        return one_line(f"{case}{where}{self.problem}; {self.next_step}")
 
     @classmethod
     def of_error(cls, case: str, file: str, path: str | Path, error: BaseException) -> "Problem":

@@ -10,6 +10,7 @@ beside those of the plain mask. The model predicts each image once and trains no
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,9 @@ from tqdm import tqdm
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.bundle.overrides import as_data
 from metaseg_monai.cli.commands import run_script
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError, root_refusal
 from metaseg_monai.evaluation.object_scores import read_numbers
+from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.metrics.conformal import (
     ROUNDING,
     ClassConfidence,
@@ -89,8 +91,17 @@ def main(
         output: file of the table, such as coverage.csv.
         settings: of the bundle, as in the training.
     """
-    told = [checked_level(float(one)) for one in str(levels).strip("()").split(",")]
-    answers = _answers(weights, split, {"dataset_dir": dataset, **settings})
+    words = [one.strip() for one in str(levels).strip("()").split(",")]
+    told = [checked_level(read_number(one) or one) for one in words]
+    if type(divisions) is not int or divisions < 1:
+        raise ConfigError(f"divisions is {divisions!r}; expected a whole number from 1")
+    checked_level(share)
+    if output is not None and not Path(output).parent.is_dir():
+        raise ConfigError(f"output={output}: no such folder; make it")
+    try:
+        answers = _answers(weights, split, {"dataset_dir": dataset, **settings})
+    except RuntimeError as error:  # MONAI's, around ours
+        raise root_refusal(error) or error from error
     wells = len({one.group for one in answers})
     calibrating = round(share * wells)
     if not 0 < calibrating < wells or (calibrating + 1) * (1 - max(told)) < 1 - ROUNDING:

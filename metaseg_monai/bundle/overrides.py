@@ -19,6 +19,7 @@ from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import text_file
+from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.training.weights import target_of
 
 # arguments and settings that a bundle may set and a user unset
@@ -586,6 +587,9 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
         value = [value] * len(default)
     if isinstance(default, list) and default and type(default[0]) is type(value) is str:
         value = [value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_text and is_number and read_number(default) is not None:
+        value = str(value)  # fire reads the text 60 as a number
     kinds: dict[type, Any] = {bool: bool, int: int, float: (int, float), list: list, str: str}
     kind = kinds.get(type(default))
     is_truth = isinstance(value, bool)

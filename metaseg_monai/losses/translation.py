@@ -11,7 +11,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.losses.cross_entropy import checked
 
 SMALL = 1e-8  # epsilon of equation 3
-LEAST_MEDIAN = 1e-3  # of images in [0, 1]; a hundredth part of most medians of the challenge
+LEAST_MEDIAN = 1e-3  # of images in [0, 1]; simulated nuclei have medians from 0.003
 
 
 class LogSquaredLoss(nn.Module):
@@ -355,8 +355,14 @@ class ScorePool(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _images(pred: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def _images(pred: Tensor | Sequence[Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in float32, once their shapes are equal: nothing is broadcast."""
+    if not isinstance(pred, Tensor):
+        raise ConfigError(
+            f"the network gives {len(pred)} answers in training, and this loss takes one image; "
+            "take the network's own loss (LupiLoss), or merge the configuration that sets it last, "
+            "as in train_gan,train_nuclei"
+        )
     if pred.shape != label.shape or pred.dim() < 3:
         raise ValueError(
             f"expected images (B, C, *S) and labels of one shape, got {tuple(pred.shape)} and "

@@ -61,9 +61,8 @@ class PatchDiscriminator(nn.Module):
         filters = filters if channels is None else channels
         check_sizes(spatial_dims, in_channels, 1, filters, halvings)
         self.spatial_dims = spatial_dims
-        self.smallest = (
-            3 * 2**halvings
-        )  # pixels of which two convolutions without halving leave one
+        # pixels of which two convolutions without halving leave one
+        self.smallest = 3 * 2**halvings
         convolution, normalisation = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
         widths = [filters * min(2**number, WIDEST) for number in range(halvings + 1)]
         self.layers = nn.Sequential()

@@ -1,7 +1,7 @@
 """The adipocyte challenge, and what is named like it: brightfield planes and their fluorescence."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,7 +37,8 @@ from metaseg_monai.rows import read_lines, write_table
 # <plate>_<well>_T<time>F<field>L<line>A<action>Z<plane>C<channel>.tif
 NAME = re.compile(
     r"(?P<plate>.+)_(?P<well>[A-Z]{1,2}\d{2})_(?P<place>T\d+F(?P<field>\d+)L\d+)A\d+"
-    r"Z(?P<plane>\d+)C(?P<channel>\d+)\.(?i:tiff?)"
+    r"Z(?P<plane>\d+)C(?P<channel>\d+)\.tiff?",
+    re.IGNORECASE,
 )
 FOLDER = re.compile(r"(\d+(?:\.\d+)?)x(?:[_ -].*)?", re.IGNORECASE)  # 20x_images
 STAINS: Mapping[int, str] = {1: "nuclei", 2: "lipids", 3: "cytoplasm"}
@@ -131,8 +132,8 @@ def prepare_adipocyte(
         final: the report's last training: 3, 4 and 6 random fields at 20x, 40x and 60x are the test
             split, though their wells are trained on.
         boxes: CSV file with the columns image (one of a field's planes, or all joined by ;), x0,
-            y0, x1, y1 and split: the cases are these parts of fields. Those of one field and split
-            are a group, which is not one apart from the others.
+            y0, x1, y1 and split, of which each row is a case, a part of a field. Those of one field
+            and split are a group, which is not apart from the field's other parts.
         ranges: measured in all images, as the report does, or report for the values it prints.
         camera_pixel_um: side of a pixel of the camera; divided by the magnification it is that of
             the image, by which nuclei are told by their size.
@@ -157,12 +158,14 @@ def prepare_adipocyte(
         raise DataError(f"camera_pixel_um={camera_pixel_um!r}: expected micrometres, such as 8")
     shares = (train, val, test)
     if held or final:  # have their test split already
+        if any(isinstance(share, float) for share in shares) and train + val > 1:
+            raise DataError(f"train={train}, val={val}: expected parts whose sum is at most 1")
         whole = all(isinstance(share, int) for share in shares) and train + val > 1
         rest = 1 if whole else train + val
         shares = (train / rest, val / rest, 0) if rest else shares
         shares = (train, val, 0) if whole else shares
     options = PrepareOptions(shares=shares, seed=seed, dry_run=dry_run)
-    root = source_folder(source, "a folder with 20x_images and so on")
+    root = source_folder(source, "a folder with 20x_images and so on").absolute()
     found, stained = _fields(root, camera_pixel_um)
     if held or final:
         found = _held_out(found, held, seed)
@@ -204,7 +207,7 @@ def _named(path: Path, root: Path) -> _Named | None:
     magnification = magnification_of(path, root)
     if told is None or magnification is None:
         return None
-    plate, well, place = told["plate"], told["well"], told["place"]
+    plate, well, place = told["plate"], told["well"].upper(), told["place"].upper()
     numbers = (int(told["field"]), int(told["plane"]), int(told["channel"]))
     return _Named(magnification, plate, well, place, *numbers)
 
@@ -212,7 +215,7 @@ def _named(path: Path, root: Path) -> _Named | None:
 def magnification_of(path: Path, root: Path) -> str | None:
     """The magnification that the nearest folder above a file tells, as 20 of 20x_images."""
     for folder in path.relative_to(root.parent).parts[-2::-1]:
-        if told := FOLDER.fullmatch(folder):
+        if (told := FOLDER.fullmatch(folder)) and float(told[1]) > 0:
             return f"{float(told[1]):g}"
     return None
 
@@ -234,8 +237,14 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
     if not of_field:
         told = "is named <plate>_<well>_T0001F001L01A04Z01C04.tif in a folder such as 20x_images"
         raise DataError(f"{root}: no image {told}; it has {listed([*unknown, *others]) or 'none'}")
-    keys = {key for files in of_field.values() for key in files}
-    planes = sorted(plane for channel, plane in keys if channel == BRIGHTFIELD)
+    held = Counter(key for files in of_field.values() for key in files)
+    keys = set(held)
+    # what most fields have is what each must have
+    planes = sorted(
+        plane
+        for (channel, plane), fields in held.items()
+        if channel == BRIGHTFIELD and 2 * fields >= len(of_field)
+    )
     stained = {channel for channel, _ in keys if channel in STAINS}
     strange = sorted({channel for channel, _ in keys} - {*STAINS, BRIGHTFIELD})
     if not planes or not stained:
@@ -255,10 +264,18 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
             lacking = [f"Z{plane:02d}C{channel:02d}" for channel, plane in wanted
                        if (channel, plane) not in files]  # fmt: skip
             lacking += [f"C{stain:02d}" for stain, paths in targets.items() if not paths]
+            more = [
+                f"Z{plane:02d}" for channel, plane in files
+                if channel == BRIGHTFIELD and plane not in planes
+            ]  # fmt: skip
             several = [f"C{stain:02d}" for stain, paths in targets.items() if len(paths) > 1]
-            if twice or lacking or several:
+            if twice or lacking or several or more:
                 told = f"no {', '.join(lacking)}, which other fields have"
                 step = "get it, or leave the field out"
+                if more:
+                    told = f"plane {', '.join(more)}, which most fields have not"
+                    told += f"; and no {', '.join(lacking)}" * bool(lacking)
+                    step = "name it as they do, or leave the field out"
                 if twice or several:
                     which = [relative(path, root) for paths in twice for path in paths]
                     told = f"several files of {listed(which or several)}, expected one"
@@ -288,7 +305,8 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
             channels = ", ".join(f"C{one:02d}" for one in strange)
             yield f"files of {channels}, which no stain is known of, are left out"
         if unknown:
-            yield f"{len(unknown)} files in no folder such as 20x_images: {listed(unknown)}"
+            told = f"{len(unknown)} files in no folder such as 20x_images: {listed(unknown)}"
+            yield Problem("", "", told, "name the folder by its magnification")
         if others:
             yield f"{len(others)} files that are named otherwise: {listed(others)}"
 
@@ -341,6 +359,7 @@ def _in_boxes(found: FoundFolder, root: Path, boxes: Path) -> FoundFolder:
         )
     of_plane = {relative(path, root): case for case in found.cases for path in case.images}
     cases: list[FoundCase] = []
+    rows: list[int] = []
     problems = [Problem("", file.name, text, "mend the row") for text in broken]
     for number, cells in lines:
         planes = [part.strip() for part in cells["image"].split(";")]
@@ -355,19 +374,38 @@ def _in_boxes(found: FoundFolder, root: Path, boxes: Path) -> FoundFolder:
             problems.append(Problem("", file.name, f"row {number}: {told}", "mend the row"))
             continue
         left, top, right, bottom = map(int, corners)
+        box = (top, left, bottom, right)
+        if again := [
+            row for row, other in zip(rows, cases, strict=True)
+            if other.images == case.images and _not_apart(box, split, other)
+        ]:  # fmt: skip
+            told = f"row {number}: its box overlaps that of row {again[0]}, of another split"
+            told += " or with the same corner"
+            problems.append(Problem("", file.name, told, "move one of both, or leave it out"))
+            continue
+        rows.append(number)
         cases.append(
             replace(
                 case,
                 case=safe_name(case.case, f"y{top}x{left}"),
                 group=safe_name(case.group, f"F{case.columns['field']}", split),
                 split=split,
-                box=(top, left, bottom, right),
+                box=box,
             )
         )
     remark = "parts of one field are in several splits: their test tells of no other field"
     several = len({case.images for case in cases}) < len({(c.images, c.split) for c in cases})
     remarks = (*found.remarks, *([remark] if several else []))
     return FoundFolder(root, tuple(cases), (*found.problems, *problems), remarks)
+
+
+def _not_apart(box: tuple[int, int, int, int], split: str, other: FoundCase) -> bool:
+    """Whether pixels of a box (top, left, bottom, right) stand in another split, or its name."""
+    if other.box is None or box[:2] == other.box[:2]:
+        return True
+    (top, left, bottom, right), (above, before, below, behind) = box, other.box
+    overlap = top < below and above < bottom and left < behind and before < right
+    return overlap and split != other.split
 
 
 # Nuclei in their fluorescence.
@@ -390,17 +428,20 @@ def nuclei_mask(paths: Sequence[Path], camera_pixel_um: float) -> Masks:
     Raises:
         DataError: the file cannot be read, or holds more objects than 16 bits can number.
     """
-    (path,) = paths
-    magnification = magnification_of(path, path.parents[1])
+    path = paths[0].absolute()
+    magnification = magnification_of(path, Path(path.anchor))
     array = read_image(path).array
-    if magnification is None or len(array) != 1:
+    if len(array) != 1:
+        raise DataError(f"{paths[0]}: {len(array)} channels, expected one; save it as grey")
+    if magnification is None:
         raise DataError(
-            f"{path}: {len(array)} channels in {path.parent.name}/, expected one, in a folder such "
-            "as 20x_images; save it as grey"
+            f"{paths[0]}: in no folder that tells the magnification; name it as 20x_images"
         )
     objects = find_nuclei(array[0], camera_pixel_um / float(magnification))
     if objects.max() > MOST_OBJECTS:
-        raise DataError(f"{path}: {objects.max()} nuclei, at most {MOST_OBJECTS}; check its pixels")
+        raise DataError(
+            f"{paths[0]}: {objects.max()} nuclei, at most {MOST_OBJECTS}; check its pixels"
+        )
     label = (objects > 0).astype(np.uint8)
     return Masks(label, objects=objects.astype(np.uint16))
 

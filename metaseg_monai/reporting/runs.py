@@ -156,13 +156,9 @@ class Results:
         Raises:
             DataError: a file is damaged, has a case twice, or lacks one that was counted.
         """
-        first = [
-            run._replace(domain="")
-            for runs in self.by_training.values()
-            for run in runs
-            if run.domain == runs[0].domain  # of all folds
-        ]
-        cases = replace(self, runs=first).read(CASES, _cases, has="all")
+        whole = [run._replace(domain="") for run in self.runs]
+        cases = replace(self, runs=whole).read(CASES, _cases, has="all")
+        cases = cases.drop_duplicates([*TRAINING, "case"], ignore_index=True)  # of experts
         if cases.empty:
             return self._counted()[:0].reindex(columns=[*TRAINING, *PLACE, *SPACING])
         return cases

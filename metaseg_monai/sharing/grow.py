@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from metaseg_monai.bundle.overrides import SHORT, as_data, load_config, read_back
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
 from metaseg_monai.bundle.trust import BORN, birth_of, was_trained_here
-from metaseg_monai.errors import ConfigError, MetadataError, listing
+from metaseg_monai.errors import CheckpointError, ConfigError, MetadataError, listing
 from metaseg_monai.files import absolute, file_sha256, new_folder
 from metaseg_monai.metadata import Categorical, MetadataSchema, Ordinal
 from metaseg_monai.networks.gates import ChannelGate
@@ -328,6 +328,11 @@ class StartFrom:
             ConfigError: the network has nothing of what is to be trained.
         """
         if engine.state.iteration == 0:
+            if not self.weights.path.is_file():
+                raise CheckpointError(
+                    f"There are no weights to begin with at {self.weights.path}. Train them first, "
+                    "and name their file, as --pretrained_file runs/pretrained/model.pt"
+                )
             self.weights.load()
         hold(processes.bare_network(self.network), self.tune)
         if self.evaluator is not None and engine.state.iteration == 0:

@@ -527,6 +527,7 @@ def conformal(
     return tell_calibration(_chosen(folder, "conformal", handlers, 3, configuration, asked, trust))
 
 
+OF_PREDICT = {"metadata": "--meta", "dataset_dir": "--source", "output_dir": "--output"}
 WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up` and `conformal`
 
 
@@ -768,6 +769,9 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
+    for name, flag in OF_PREDICT.items():
+        if name in settings:
+            raise ConfigError(f"{name} is what {flag} sets; give {flag} in its place")
     home = folder if isinstance(folder, str | Path) else None
     folders = models_of(folder)
     folder, *members = folders

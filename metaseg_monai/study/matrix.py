@@ -298,7 +298,8 @@ def _per_domain(
 
     An expert is trained and validated on the cases of its domain among those of the study
     (thesis 3.3), at equal steps on them as often repeated as an epoch of the joint training has
-    cases (contract 5).
+    cases (contract 5). It is tested on all, but where it answers images: of other domains it has
+    learned no scale.
     """
     if condition not in EXPERTS:
         if settings["variant"] not in ALL_VARIANTS:
@@ -309,6 +310,7 @@ def _per_domain(
         return {None: settings}
     cases = settings.get("cases", "@table")
     field, values = _domains(cases, read_back(effective["domain"]), schema)
+    whole = {} if effective.get("target") == "image" else {"splits": ["train", "val"]}
     more = {"train#dataset#data": {"_target_": FILL, **FILLED}} if EXPERTS[condition] else {}
     return {
         value: {
@@ -318,7 +320,7 @@ def _per_domain(
                 "_target_": SELECT,
                 "table": cases,
                 "only": as_data({field: [value]}),
-                "splits": ["train", "val"],
+                **whole,
             },
         }
         for value in values

@@ -163,6 +163,12 @@ def around_objects(
             "around_objects out of the configuration"
         )
     path = table.path.parent / file
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file, where the centres of objects would stand; no nucleus was found "
+            "when the data were prepared (mend the size of a pixel, as camera_pixel_um), or they "
+            "were prepared in another way"
+        )
     header, lines, broken = read_lines(path)
     lacking = [name for name in ("instances", "y_px", "x_px") if name not in header]
     if lacking or broken:

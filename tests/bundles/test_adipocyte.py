@@ -24,6 +24,8 @@ from metaseg_monai.sharing.card import card
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import _Source, package
 from metaseg_monai.simulate import generate_adipocyte
+from metaseg_monai.study import Study
+from metaseg_monai.study.run import run_study
 from metaseg_monai.training import ConditionalAdversarialTrainer, read_checkpoint, read_weights
 from tests.metrics.test_conformal import script_of
 from tests.training.killed_run import die, equal, in_child
@@ -184,8 +186,27 @@ def test_an_adversarial_run_keeps_all_that_it_is_resumed_from(data, whole):
     assert "incomplete" not in begun
 
 
+def test_numbers_are_taken_where_settings_are_texts_of_numbers(data, tmp_path):
+    """As the page of the bundle has it: --magnification 20, which fire reads as a number."""
+    size = {name: value for name, value in SMALL.items() if name != "epochs"}
+    given = {"dataset_dir": str(data), "magnification": 20, "restart_epochs_of": {"20": 2}}
+    given |= {**size, "last_epochs": 1, "last_lr": 1e-5, "window_inferer#reflect_px": 0}
+    model = train(CONFIGS.parent, tmp_path / "a", "train_nuclei,nuclei_report_size", **given)
+    assert len(model.log) == 3
+    of = [row["case"] for row in pd.read_csv(model.folder / "trained_on.csv").to_dict("records")]
+    assert of
+    assert all("20x" in case for case in of)
+
+
+def test_configurations_of_the_nuclei_model_in_the_wrong_order_are_refused(data, whole, tmp_path):
+    given = {**SMALL, **OF_PHASE[GAN], "dataset_dir": str(data), "last_epochs": 1}
+    given["pretrained_file"] = str(whole(NUCLEI) / "model.pt")
+    with pytest.raises(ConfigError, match="as in train_gan,train_nuclei"):
+        train(CONFIGS.parent, tmp_path / "a", f"{NUCLEI},{GAN}", **given)
+
+
 def test_an_adversarial_run_without_weights_to_begin_with_is_refused(data, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no weights at .*none\.pt"):
+    with pytest.raises(CheckpointError, match=r"at .*none\.pt.* --pretrained_file"):
         trained(GAN, data, tmp_path / "run", pretrained_file=str(tmp_path / "none.pt"))
 
 
@@ -239,6 +260,27 @@ def test_the_nuclei_model_trains_against_a_discriminator(data, whole, tmp_path):
     assert pd.read_csv(tmp_path / "log.csv").notna().all(axis=None)
 
 
+def test_experts_of_images_are_tested_on_what_they_can_answer(tmp_path):
+    """An expert knows the scale of its own labels alone."""
+    made = {"train": 1, "val": 1, "test": 1, "fields": 1, "magnifications": (20, 40), "size": 48}
+    generate_adipocyte(tmp_path / "data", **made, seed=3)
+    settings = {name: value for name, value in SMALL.items() if name != "epochs"}
+    settings |= {"dataset_dir": str(tmp_path / "data"), "epochs": 2, "modes": ["normal"]}
+    only = {"magnification": ["20", "40"], "channel": ["lipids"]}
+    settings["cases"] = {"_target_": "metaseg_monai.tables.select_cases", "only": only}
+    study = Study(
+        **{"name": "s", "bundle": str(CONFIGS.parent), "conditions": ["experts"]},
+        **{"settings": settings, "seeds": [0], "explain": False},
+    )
+    assert run_study(study, tmp_path / "out", workers=1) == {}
+    for domain in ("20", "40"):
+        counts = pd.read_csv(tmp_path / "out" / "experts" / "seed0" / domain / "counts.csv")
+        assert set(counts["domain"].astype(str)) == {domain}
+    text = (report(tmp_path / "out").html).read_text()
+    assert "experts" in text
+    assert "on all domains" not in text
+
+
 # The nuclei model as a model: tested, predicting, told of, and given on.
 
 
@@ -279,6 +321,8 @@ def test_the_nuclei_model_predicts_no_other_stain(nuclei, tmp_path):
     alone = predict(folder, data / "bare.csv", tmp_path / "alone", meta=unknown)
     assert len(alone.masks) == 3
     assert not alone.problems
+    with pytest.raises(ConfigError, match="metadata is what --meta sets"):
+        predict(folder, data, tmp_path / "none", metadata={"magnification": "20"})
     first = tifffile.imread(alone.masks[0])
     assert (first.dtype, first.shape) == (np.uint16, (56, 56))
 

@@ -259,6 +259,70 @@ def test_incomplete_and_doubled_fields_are_problems_and_the_others_go_on(challen
     assert "1 files that are named otherwise: notes.txt" in str(done)
 
 
+def test_a_plane_more_and_a_plane_of_three_channels_are_problems_of_their_field(
+    challenge, tmp_path
+):
+    images = challenge / "20x_images"
+    shutil.copy(images / named("B03", 1, 1, 4), images / named("B03", 1, 9, 4))
+    path = images / named("B04", 1, 2, 4)
+    tifffile.imwrite(path, np.stack([tifffile.imread(path)] * 3), photometric="minisblack")
+    done = prepare_adipocyte(challenge, tmp_path / "out", val=0, test=0, train=1)
+    told = sorted(done.problems)
+    assert len(told) == 2
+    assert "plane Z09, which most fields have not; name it as they do" in told[0]
+    assert path.name in told[1]
+    assert {row["magnification"] for row in lines(done.table)} == {"60"}
+    assert all(row["image"].count(";") == 2 for row in lines(done.table))
+
+
+def test_names_in_lower_case_are_taken_and_a_folder_without_magnification_is_a_problem(
+    challenge, tmp_path
+):
+    for path in sorted((challenge / "20x_images").iterdir()):
+        path.rename(path.with_name(path.name.lower()))
+    (challenge / "60x_images").rename(challenge / "images60")
+    (challenge / "0x_images").mkdir()
+    done = prepare_adipocyte(challenge, tmp_path / "out", val=0, test=0, train=1)
+    assert {row["magnification"] for row in lines(done.table)} == {"20"}
+    assert {row["well"] for row in lines(done.table)} == {"B03", "B04"}
+    (told,) = done.problems
+    assert "12 files in no folder such as 20x_images: images60/" in told
+    assert told.endswith("name the folder by its magnification")
+
+
+def test_deeper_folders_tell_the_magnification_too(challenge, tmp_path, monkeypatch):
+    deeper = challenge / "20x_images" / "plate1" / "raw"
+    deeper.mkdir(parents=True)
+    for path in sorted((challenge / "20x_images").glob("*.tif")):
+        path.rename(deeper / path.name)
+    monkeypatch.chdir(challenge / "20x_images")
+    done = prepare_adipocyte(".", tmp_path / "out", val=0, test=0, train=1)
+    assert not done.problems
+    assert {row["magnification"] for row in lines(done.table)} == {"20"}
+    assert all(row["mask"] for row in lines(done.table))
+
+
+def test_boxes_that_share_pixels_across_splits_or_their_corner_are_refused(challenge, tmp_path):
+    first = f"20x_images/{named('B03', 1, 1, 4)}"
+    table = "image,x0,y0,x1,y1,split\n" + "".join(
+        f"{first},{box},{split}\n"
+        for box, split in (
+            ("0,0,40,40", "train"),
+            ("30,30,60,60", "test"),  # in the first
+            ("30,30,60,60", "train"),  # likewise, of the same split
+            ("30,30,50,50", "train"),  # the same corner
+            ("60,0,90,30", "test"),
+        )
+    )
+    (tmp_path / "boxes.csv").write_text(table)
+    done = prepare_adipocyte(challenge, tmp_path / "out", boxes=tmp_path / "boxes.csv")
+    told = "\n".join(done.problems)
+    assert len(done.problems) == 2
+    assert "boxes.csv: row 3: its box overlaps that of row 2, of another split" in told
+    assert "boxes.csv: row 5: its box overlaps that of row 4" in told
+    assert [row["split"] for row in lines(done.table)].count("test") == 3  # of three stains
+
+
 def test_without_a_stain_there_are_fewer_rows_and_without_nuclei_no_masks(challenge, tmp_path):
     for path in [*challenge.rglob("*C01.tif"), *challenge.rglob("*C03.tif")]:
         path.unlink()
