@@ -9,20 +9,21 @@ beside those of the plain mask. The model predicts each image once and trains no
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
-from metaseg_monai.bundle.overrides import as_data
+from metaseg_monai.bundle.run import read_workflow
 from metaseg_monai.cli.commands import run_script
 from metaseg_monai.errors import ConfigError, DataError, root_refusal
 from metaseg_monai.evaluation.object_scores import read_numbers
@@ -45,7 +46,8 @@ BUNDLE = "adipocyte_fluorescence_translation"
 CLASSES = ("background", "nucleus")
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class Answer:
     """What the model says of an image, and what is true.
 
     Attributes:
@@ -59,6 +61,11 @@ class Answer(NamedTuple):
     probabilities: np.ndarray
     label: np.ndarray
     nuclei: np.ndarray
+
+    @cached_property
+    def histogram(self) -> np.ndarray:
+        """See `class_histograms`."""
+        return class_histograms(self.probabilities, self.label)
 
 
 def main(
@@ -109,21 +116,21 @@ def main(
             f"{calibrating} of {wells} wells of the split {split} would calibrate, too few for "
             f"{max(told):g}; give more wells, another --share, or lower --levels"
         )
-    table = covered(answers, told, divisions, share, seed)
+    drawn = divided(answers, divisions, share, seed)
+    table = covered(answers, told, drawn)
     sys.stdout.write(f"{table.round(4).to_string(index=False)}\n")
     if output is not None:
         table.to_csv(output, index=False)
     for level in told:
-        sys.stdout.write(f"{parted(answers, level, share, seed)}\n")
+        sys.stdout.write(f"{parted(answers, level, drawn[0])}\n")
 
 
 def _answers(weights: str, split: str, settings: Mapping[str, Any]) -> list[Answer]:
     bundle = resolve_bundle(BUNDLE)
     files = [bundle / "configs" / name for name in configs_of("train", "train_nuclei", "evaluate")]
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    given = check_overrides(files, {**settings, "ckpt_path": weights, "split": split})
-    parser.update({"bundle_root": as_data(bundle), **given})
+    given = {**settings, "ckpt_path": weights, "split": split}
+    check_overrides(files, given)
+    parser = read_workflow(bundle, files, given).parser
     parser.get_parsed_content("weights").load()
     network = parser.get_parsed_content("network").eval()
     inferer = parser.get_parsed_content("validate#inferer")
@@ -145,39 +152,43 @@ def _answers(weights: str, split: str, settings: Mapping[str, Any]) -> list[Answ
     return answers
 
 
+def divided(
+    answers: Sequence[Answer], divisions: int, share: float, seed: int
+) -> list[Collection[str]]:
+    """The wells that calibrate, in each division."""
+    names, rng = list(dict.fromkeys(one.group for one in answers)), np.random.default_rng(seed)
+    return [set(rng.permutation(names)[: round(share * len(names))]) for _ in range(divisions)]
+
+
 def covered(
-    answers: Sequence[Answer], levels: Sequence[float], divisions: int, share: float, seed: int
+    answers: Sequence[Answer], levels: Sequence[float], drawn: Sequence[Collection[str]]
 ) -> pd.DataFrame:
     """A row for each level and class, means over divisions.
+
+    Args:
+        answers: of all wells.
+        levels: that are promised.
+        drawn: of `divided`.
 
     Returns:
         `level`, `class`, `wells` that test, `coverage`, each well counted once, its standard
         deviation over divisions `spread`, the first division's `one`, and `decided`: the share of
         the test pixels of the class to which one class only is left.
     """
-    histograms = [class_histograms(one.probabilities, one.label) for one in answers]
-    names = list(dict.fromkeys(one.group for one in answers))
-    rng, rows = np.random.default_rng(seed), []
-    for number in tqdm(range(divisions), desc="divisions", disable=None):
-        chosen = set(rng.permutation(names)[: round(share * len(names))])
-        sure = _calibrated(answers, histograms, chosen)
-        tested = [one for one in answers if one.group not in chosen]
+    rows = []
+    for number, chosen in enumerate(tqdm(drawn, desc="divisions", disable=None)):
+        sure, tested = _calibrated(answers, chosen)
         for level in levels:
             sets = [sure.sets(one.probabilities, level) for one in tested]
             for place, name in enumerate(CLASSES):
-                own = [one.label == place for one in tested]
                 shares = pd.DataFrame(
                     {
-                        "well": [one.group for one in tested],
-                        "pixels": [mask.sum() for mask in own],
-                        "kept": [
-                            kept[place][mask].sum() for kept, mask in zip(sets, own, strict=True)
-                        ],
-                        "decided": [
-                            (kept.sum(0) == 1)[mask].sum()
-                            for kept, mask in zip(sets, own, strict=True)
-                        ],
+                        "well": one.group,
+                        "pixels": (mask := one.label == place).sum(),
+                        "kept": kept[place][mask].sum(),
+                        "decided": (kept.sum(0) == 1)[mask].sum(),
                     }
+                    for one, kept in zip(tested, sets, strict=True)
                 )
                 wells = shares.groupby("well")[["pixels", "kept", "decided"]].sum()
                 wells = wells[wells["pixels"] > 0]
@@ -197,24 +208,25 @@ def covered(
 
 
 def _calibrated(
-    answers: Sequence[Answer], histograms: Sequence[np.ndarray], chosen: set[str]
-) -> ClassConfidence:
-    own = [place for place, one in enumerate(answers) if one.group in chosen]
-    return ClassConfidence(
-        [histograms[place] for place in own], [answers[place].group for place in own]
-    )
+    answers: Sequence[Answer], chosen: Collection[str]
+) -> tuple[ClassConfidence, list[Answer]]:
+    """The confidence by some wells, and what the others answer."""
+    own = [one for one in answers if one.group in chosen]
+    sure = ClassConfidence([one.histogram for one in own], [one.group for one in own])
+    return sure, [one for one in answers if one.group not in chosen]
 
 
-def parted(answers: Sequence[Answer], level: float, share: float, seed: int) -> str:
-    """Say how many nuclei of the first division are found by the mask, and by its seeds too."""
-    names = list(dict.fromkeys(one.group for one in answers))
-    chosen = set(np.random.default_rng(seed).permutation(names)[: round(share * len(names))])
-    histograms = [class_histograms(one.probabilities, one.label) for one in answers]
-    sure = _calibrated(answers, histograms, chosen)
+def parted(answers: Sequence[Answer], level: float, chosen: Collection[str]) -> str:
+    """Say how many nuclei are found by the mask, and by its confident centres too.
+
+    Args:
+        answers: of all wells.
+        level: of the centres.
+        chosen: the wells that calibrate; nuclei are those of the others.
+    """
+    sure, tested = _calibrated(answers, chosen)
     counts = {"mask": np.zeros(3), "confident centres": np.zeros(3)}
-    for one in answers:
-        if one.group in chosen:
-            continue
+    for one in tested:
         mask = (one.probabilities[1] > 0.5).astype(np.uint8)
         plain = number_objects(mask, 2, ObjectSettings()).labels
         seeds = sure.seeds(one.probabilities, level)

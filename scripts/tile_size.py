@@ -18,8 +18,7 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
-from metaseg_monai.bundle.overrides import as_data
-from metaseg_monai.bundle.run import configuration_file
+from metaseg_monai.bundle.run import configuration_file, read_workflow
 from metaseg_monai.cli.commands import run_script
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation import count_pixels
@@ -94,11 +93,8 @@ def measure(
 
 def _parsed(bundle: Path, configs: list[str], settings: dict[str, Any]) -> ConfigParser:
     files = [configuration_file(bundle, name) for name in configs]
-    checked = check_overrides(files, settings)
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    parser.update({"bundle_root": as_data(bundle), **checked})
-    return parser
+    check_overrides(files, settings)
+    return read_workflow(bundle, files, settings).parser
 
 
 def _sides(sizes: Any) -> list[int]:

@@ -18,7 +18,6 @@ from metaseg_monai.evaluation.object_scores import COLUMN as INSTANCES
 from metaseg_monai.evaluation.object_scores import SCORES, match_row, read_numbers
 from metaseg_monai.evaluation.object_table import pixel_size_um
 from metaseg_monai.evaluation.per_case import (
-    IMAGE_SCORES,
     IMAGES,
     NAMES,
     NUMBER,
@@ -42,6 +41,7 @@ from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.images import SCALES_PX, score_image, texture_of
 from metaseg_monai.metrics.objects import Objects, ObjectSettings, match_objects, measure_objects
 from metaseg_monai.metrics.objects import number_objects as numbered
+from metaseg_monai.metrics.scores import IMAGE_SCORES
 from metaseg_monai.naming import shortened
 from metaseg_monai.prepare.adipocyte import find_nuclei
 from metaseg_monai.tables.check import image_files

@@ -22,7 +22,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
-from metaseg_monai.metrics.scores import AGGREGATES, COUNT_COLUMNS, case_f1
+from metaseg_monai.metrics.scores import AGGREGATES, COUNT_COLUMNS, IMAGE_SCORES, case_f1
 from metaseg_monai.rows import of_cell, write_table
 from metaseg_monai.tables.table import CLASSES, CaseTable, save_class_names
 from metaseg_monai.training.collate import PROBLEM
@@ -277,7 +277,6 @@ def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
 
 # The counts of every class, from which all scores are computed.
 
-IMAGE_SCORES = ("medmae", "psnr", "ssim", "pearson", "sharpness")
 IMAGE_VALUES = ("absolute_error", "label_median", "label_mean", "pred_mean")
 IMAGES = Table(
     "scores of images",

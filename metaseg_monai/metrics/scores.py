@@ -19,6 +19,9 @@ AGGREGATES = {"combined", "average"}  # which no domain may be named as
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
 
+IMAGE_SCORES = ("medmae", "psnr", "ssim", "pearson", "sharpness")  # see `metrics.images`
+
+
 class Score(NamedTuple):
     """The score that conditions are ranked by: its name, whether high or low is best, the ends."""
 
@@ -217,7 +220,7 @@ def summarise(counts: pd.DataFrame) -> dict[str, object]:
     """
     normal = counts[counts["mode"] == "normal"]
     if score_of(counts) is not F1:
-        names = ["medmae", "psnr", "ssim", "pearson", "sharpness"]
+        names = list(IMAGE_SCORES)
         return {
             "mean": normal[names].mean().to_dict(),
             "average_medmae": average_score(normal),

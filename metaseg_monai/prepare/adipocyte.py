@@ -248,7 +248,7 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
     stained = {channel for channel, _ in keys if channel in STAINS}
     strange = sorted({channel for channel, _ in keys} - {*STAINS, BRIGHTFIELD})
     if not planes or not stained:
-        lacking = "stain (C01 to C03)" if planes else "plane of brightfield (C04)"
+        lacking = "stain (C01 to C03)" if planes else "plane of brightfield (C04) that most have"
         raise DataError(f"{root}: no {lacking} among {len(of_field)} fields; get them")
 
     def found() -> Iterator[FoundCase | Problem | str]:
@@ -273,8 +273,9 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
                 told = f"no {', '.join(lacking)}, which other fields have"
                 step = "get it, or leave the field out"
                 if more:
-                    told = f"plane {', '.join(more)}, which most fields have not"
-                    told += f"; and no {', '.join(lacking)}" * bool(lacking)
+                    told = f"plane {', '.join(more)}, which most fields have not" + (
+                        f", and no {', '.join(lacking)}" if lacking else ""
+                    )
                     step = "name it as they do, or leave the field out"
                 if twice or several:
                     which = [relative(path, root) for paths in twice for path in paths]
@@ -379,8 +380,10 @@ def _in_boxes(found: FoundFolder, root: Path, boxes: Path) -> FoundFolder:
             row for row, other in zip(rows, cases, strict=True)
             if other.images == case.images and _not_apart(box, split, other)
         ]:  # fmt: skip
-            told = f"row {number}: its box overlaps that of row {again[0]}, of another split"
-            told += " or with the same corner"
+            told = (
+                f"row {number}: its box has the corner of that of row {again[0]}, or shares pixels "
+                "with it across splits"
+            )
             problems.append(Problem("", file.name, told, "move one of both, or leave it out"))
             continue
         rows.append(number)

@@ -434,12 +434,11 @@ def _write_case(
     """Read all files of a case, check them against each other, and write them."""
     planes = [_read(path, options.axes) for path in case.images]
     first = planes[0]
-    for plane in planes if len(planes) > 1 else []:
-        if len(plane.array) != 1:
-            raise DataError(
-                f"{plane.attributes['path']}: {len(plane.array)} channels, expected one, as it is "
-                f"one of {len(planes)} planes of an image; save it as grey, a file a plane"
-            )
+    if len(planes) > 1 and (wide := [plane for plane in planes if len(plane.array) != 1]):
+        raise DataError(
+            f"{wide[0].attributes['path']}: {len(wide[0].array)} channels, expected one, as it is "
+            f"one of {len(planes)} planes of an image; save it as grey, a file a plane"
+        )
     targets = {name: _read_target(path, first) for name, path in case.targets.items()}
     for plane in planes[1:]:
         one, other = first.array, plane.array

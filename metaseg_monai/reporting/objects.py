@@ -17,9 +17,8 @@ from metaseg_monai.evaluation.image_scores import (
     read_image_samples,
 )
 from metaseg_monai.evaluation.object_scores import FOUND_COLUMNS, read_object_scores
-from metaseg_monai.evaluation.per_case import IMAGE_SCORES
 from metaseg_monai.metrics.images import Agreement, agreement, correlation
-from metaseg_monai.metrics.scores import pooled_f1
+from metaseg_monai.metrics.scores import IMAGE_SCORES, pooled_f1
 from metaseg_monai.reporting import scores
 from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.figures.predictions import translation_grid

@@ -45,6 +45,7 @@ from metaseg_monai.inferers.engines import FORMATS, choose
 from metaseg_monai.inferers.exports import PARITY
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import (
+    IMAGE_SCORES,
     average_f1,
     average_score,
     case_mean_f1,
@@ -376,8 +377,7 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     rows: dict[Any, dict[str, float]] = {}
     for mode, part in counts.groupby("mode", sort=False):
         if score_of(part).best == "low":
-            others = ("psnr", "ssim", "pearson", "sharpness")
-            means = {name: float(part[name].mean()) for name in others}
+            means = {name: float(part[name].mean()) for name in IMAGE_SCORES[1:]}
             mean = case_mean_medmae(part)
             rows[mode] = {
                 "medmae": pooled_score(part),

@@ -157,6 +157,8 @@ def around_objects(
         DataError: the file cannot be read, lacks a column or has no numbers there, or names no
             object of any row.
     """
+    if not any(row.get("split") in splits for row in table.rows):
+        return table
     if not all("instances" in row.get("columns", {}) for row in table.rows):
         raise ConfigError(
             f"{table.path}: no column instances, whose objects the crops would be around; leave "
@@ -185,9 +187,7 @@ def around_objects(
         own = centres.get(row["columns"]["instances"], [])
         divided = row.get("split") in splits
         rows += [{**row, "centre_px": centre} for centre in own] if divided else [row]
-    if any(row.get("split") in splits for row in table.rows) and not any(
-        "centre_px" in row for row in rows
-    ):
+    if not any("centre_px" in row for row in rows):
         raise DataError(
             f"{path}: no object in any of the rows of {', '.join(splits)}; prepare the data anew"
         )

@@ -572,7 +572,7 @@ def _value(item: Mapping[str, Any], by: str, default: Mapping[str, str] | None =
     if lacking := [name for name, value in values.items() if not value]:
         raise DataError(
             f"{named(item)}: no value in the column {', '.join(map(repr, lacking))}, by which "
-            f"intensities are scaled, so that it cannot be unknown; give it in the table, or to "
+            "intensities are scaled, so that it cannot be unknown; give it in the table, or to "
             f"predict by --meta {lacking[0]}=..."
         )
     return "/".join(values.values())

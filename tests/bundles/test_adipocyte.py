@@ -15,11 +15,13 @@ import tifffile
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
 from monai.engines import IterationEvents
+from monai.transforms import RandAffined
 from monai.utils.enums import AdversarialIterationEvents
 
 from metaseg_monai import evaluate, predict, report, train
-from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetasegError
 from metaseg_monai.sharing.card import card
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import _Source, package
@@ -210,6 +212,19 @@ def test_an_adversarial_run_without_weights_to_begin_with_is_refused(data, tmp_p
         trained(GAN, data, tmp_path / "run", pretrained_file=str(tmp_path / "none.pt"))
 
 
+def test_crops_of_the_nuclei_model_are_scaled_along_both_axes():
+    config = json.loads((CONFIGS / f"{NUCLEI}.json").read_text())
+    (component,) = [one for one in config["train#augmentation"] if one["_target_"] == "RandAffined"]
+    still = {"rotate_range": 0.0, "translate_range": 0.0, "spatial_size": [16, 16]}
+    settings = {**component, **still, "keys": ["image"], "mode": "bilinear"}
+    del settings["_target_"]
+    scale = RandAffined(**settings).set_random_state(0)
+    drawn = [scale({"image": MetaTensor(torch.rand(1, 16, 16))})["image"].affine for _ in range(9)]
+    found = np.array([[abs(float(one[axis, axis])) for axis in (0, 1)] for one in drawn])
+    assert (found.std(axis=0) > 0.02).all()
+    assert (np.abs(found - 1) < 0.12).all()
+
+
 @pytest.mark.parametrize("phase", [NUCLEI, PRETRAIN])
 def test_gates_steer_and_learn_from_the_first_step(phase, data, tmp_path):
     workflow = made(phase, data, tmp_path)
@@ -321,8 +336,9 @@ def test_the_nuclei_model_predicts_no_other_stain(nuclei, tmp_path):
     alone = predict(folder, data / "bare.csv", tmp_path / "alone", meta=unknown)
     assert len(alone.masks) == 3
     assert not alone.problems
-    with pytest.raises(ConfigError, match="metadata is what --meta sets"):
-        predict(folder, data, tmp_path / "none", metadata={"magnification": "20"})
+    for name, flag in (("metadata", "meta"), ("dataset_dir", "source"), ("output_dir", "output")):
+        with pytest.raises(ConfigError, match=f"{name} is what --{flag} sets"):
+            predict(folder, data, tmp_path / "none", **{name: "x"})
     first = tifffile.imread(alone.masks[0])
     assert (first.dtype, first.shape) == (np.uint16, (56, 56))
 
@@ -340,6 +356,15 @@ def test_the_confidence_of_its_mask_is_held_against_wells(nuclei, tmp_path, caps
     assert (table["wells"] == 2).all()
     assert table["coverage"].between(0.01, 1).all()
     assert "nuclei at 0.5, mask: " in capsys.readouterr().out
+    for wrong, message in (
+        ({"levels": "high"}, "'high': expected a share"),
+        ({"divisions": 0}, "divisions is 0"),
+        ({"share": 1}, "1: expected a share"),
+        ({"output": str(tmp_path / "none" / "a.csv")}, "no such folder"),
+        ({"dataset": str(tmp_path)}, r"table\.csv"),
+    ):
+        with pytest.raises(MetasegError, match=message):
+            script.main(str(folder / "model.pt"), **{**given, **wrong})
     with pytest.raises(DataError, match=r"2 of 4 wells .* too few for 0\.9"):
         script.main(str(folder / "model.pt"), levels="0.5,0.9", **given)
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import torch
@@ -87,6 +88,10 @@ def test_scores_are_of_the_values_in_files_by_channel(table, tmp_path, measured)
     assert (two["label_mean"], two["pred_mean"]) == pytest.approx((means[0], means[0] / 2))
     assert three["absolute_error"] == pytest.approx((100 * 90 + 144 * 190) / SIDE**2)
     assert math.isnan(three["pearson"])
+    assert two["sharpness"] == pytest.approx(0.5)
+    old = pd.read_csv(tmp_path / "counts.csv").drop(columns="sharpness")  # of an earlier version
+    old.to_csv(tmp_path / "old.csv", index=False)
+    assert read_counts(tmp_path / "old.csv")["sharpness"].isna().all()
     found = [row for batch in (pairs[0], pairs[1]) for row in measure(first_of(batch))]
     assert measure.metrics(found)["val_mean_medmae"] == pytest.approx(two["medmae"] / 2)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,8 @@ def wells(count, seed, images=1, side=24, drift=0.5):
 def test_pixels_of_each_class_are_covered_in_wells_held_out():
     script = script_of("conformal_pixels")
     answers = [script.Answer(well, found, label, label) for well, found, label in wells(80, seed=4)]
-    table = script.covered(answers, [0.9, 0.95], divisions=100, share=0.75, seed=5)
+    drawn = script.divided(answers, divisions=100, share=0.75, seed=5)
+    table = script.covered(answers, [0.9, 0.95], drawn)
     assert table["class"].tolist() == ["background", "nucleus"] * 2
     assert (table["wells"] == 20).all()
     missed = table["level"] - table["coverage"]
@@ -217,8 +219,8 @@ def test_pixels_of_each_class_are_covered_in_wells_held_out():
     assert missed.max() <= 0.005, table.to_string()
     assert table["decided"].between(0.3, 0.99).all(), table.to_string()
     # images whose probabilities say nothing leave both classes to every pixel
-    flat = [one._replace(probabilities=np.full_like(one.probabilities, 0.5)) for one in answers]
-    none = script.covered(flat, [0.9], divisions=1, share=0.75, seed=5)
+    flat = [replace(one, probabilities=np.full_like(one.probabilities, 0.5)) for one in answers]
+    none = script.covered(flat, [0.9], drawn[:1])
     assert (none["coverage"] == 1).all()
     assert (none["decided"] == 0).all()
 

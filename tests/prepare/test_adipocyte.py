@@ -282,11 +282,12 @@ def test_names_in_lower_case_are_taken_and_a_folder_without_magnification_is_a_p
         path.rename(path.with_name(path.name.lower()))
     (challenge / "60x_images").rename(challenge / "images60")
     (challenge / "0x_images").mkdir()
+    shutil.copy(challenge / "images60" / named("B03", 1, 1, 4), challenge / "0x_images")
     done = prepare_adipocyte(challenge, tmp_path / "out", val=0, test=0, train=1)
     assert {row["magnification"] for row in lines(done.table)} == {"20"}
     assert {row["well"] for row in lines(done.table)} == {"B03", "B04"}
     (told,) = done.problems
-    assert "12 files in no folder such as 20x_images: images60/" in told
+    assert told.startswith("13 files in no folder such as 20x_images: 0x_images/")
     assert told.endswith("name the folder by its magnification")
 
 
@@ -318,8 +319,8 @@ def test_boxes_that_share_pixels_across_splits_or_their_corner_are_refused(chall
     done = prepare_adipocyte(challenge, tmp_path / "out", boxes=tmp_path / "boxes.csv")
     told = "\n".join(done.problems)
     assert len(done.problems) == 2
-    assert "boxes.csv: row 3: its box overlaps that of row 2, of another split" in told
-    assert "boxes.csv: row 5: its box overlaps that of row 4" in told
+    assert told.startswith("boxes.csv: row 3: its box has the corner of that of row 2, or shares")
+    assert "boxes.csv: row 5: its box has the corner of that of row 4" in told
     assert [row["split"] for row in lines(done.table)].count("test") == 3  # of three stains
 
 
@@ -349,6 +350,11 @@ def test_settings_that_cannot_be_are_refused(challenge, tmp_path, settings, mess
     with pytest.raises(DataError, match=message):
         prepare_adipocyte(challenge, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_the_wells_that_are_left_have_a_sum_of_at_most_1(challenge, tmp_path):
+    with pytest.raises(DataError, match=r"train=0\.9, val=0\.5: expected parts whose sum"):
+        prepare_adipocyte(challenge, tmp_path / "out", hold_out=["B03"], train=0.9, val=0.5)
 
 
 def test_a_folder_without_such_names_is_refused(tmp_path, lab):

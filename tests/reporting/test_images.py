@@ -12,9 +12,9 @@ from ignite.engine import Engine
 
 from metaseg_monai.evaluation import PerCase
 from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, ImageScores
-from metaseg_monai.evaluation.per_case import IMAGE_SCORES
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.metrics.scores import (
+    IMAGE_SCORES,
     average_score,
     case_mean_medmae,
     case_scores,

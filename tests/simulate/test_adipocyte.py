@@ -189,6 +189,10 @@ def test_training_crops_are_around_each_nucleus(made):
     # a table to test on alone has no crops to cut, and needs none
     tested = replace(table, rows=tuple(table.items("test")))
     assert around_objects(tested).rows == tested.rows
+    bare = replace(table, rows=tuple({**row, "columns": {}} for row in tested.rows))
+    assert around_objects(bare).rows == bare.rows
+    with pytest.raises(DataError, match=r"none\.csv: no such file.* camera_pixel_um"):
+        around_objects(table, "none.csv")
     nowhere = tuple({**row, "columns": {"instances": "x"}} for row in table.rows)
     with pytest.raises(DataError, match="no object in any of the rows of train"):
         around_objects(replace(table, rows=nowhere))
