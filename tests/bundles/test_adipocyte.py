@@ -289,11 +289,10 @@ def test_experts_of_images_are_tested_on_what_they_can_answer(tmp_path):
     )
     assert run_study(study, tmp_path / "out", workers=1) == {}
     for domain in ("20", "40"):
-        counts = pd.read_csv(tmp_path / "out" / "experts" / "seed0" / domain / "counts.csv")
-        assert set(counts["domain"].astype(str)) == {domain}
-    text = (report(tmp_path / "out").html).read_text()
-    assert "experts" in text
-    assert "on all domains" not in text
+        folder = tmp_path / "out" / "experts" / "seed0" / domain
+        assert set(pd.read_csv(folder / "counts.csv")["domain"].astype(str)) == {domain}
+        assert not (folder / "problems.csv").exists()
+    assert "experts" in report(tmp_path / "out").html.read_text()
 
 
 # The nuclei model as a model: tested, predicting, told of, and given on.

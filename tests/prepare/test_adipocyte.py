@@ -265,12 +265,12 @@ def test_a_plane_more_and_a_plane_of_three_channels_are_problems_of_their_field(
     images = challenge / "20x_images"
     shutil.copy(images / named("B03", 1, 1, 4), images / named("B03", 1, 9, 4))
     path = images / named("B04", 1, 2, 4)
-    tifffile.imwrite(path, np.stack([tifffile.imread(path)] * 3), photometric="minisblack")
+    tifffile.imwrite(path, np.stack([tifffile.imread(path)] * 3, axis=-1), photometric="rgb")
     done = prepare_adipocyte(challenge, tmp_path / "out", val=0, test=0, train=1)
     told = sorted(done.problems)
     assert len(told) == 2
     assert "plane Z09, which most fields have not; name it as they do" in told[0]
-    assert path.name in told[1]
+    assert f"{path.name}: 3 channels, expected one, as it is one of 3 planes" in told[1]
     assert {row["magnification"] for row in lines(done.table)} == {"60"}
     assert all(row["image"].count(";") == 2 for row in lines(done.table))
 
@@ -304,7 +304,7 @@ def test_deeper_folders_tell_the_magnification_too(challenge, tmp_path, monkeypa
 
 
 def test_boxes_that_share_pixels_across_splits_or_their_corner_are_refused(challenge, tmp_path):
-    first = f"20x_images/{named('B03', 1, 1, 4)}"
+    first, other = (f"20x_images/{named(well, 1, 1, 4)}" for well in ("B03", "B04"))
     table = "image,x0,y0,x1,y1,split\n" + "".join(
         f"{first},{box},{split}\n"
         for box, split in (
@@ -315,6 +315,7 @@ def test_boxes_that_share_pixels_across_splits_or_their_corner_are_refused(chall
             ("60,0,90,30", "test"),
         )
     )
+    table += f"{other},30,30,60,60,val\n"  # of another field
     (tmp_path / "boxes.csv").write_text(table)
     done = prepare_adipocyte(challenge, tmp_path / "out", boxes=tmp_path / "boxes.csv")
     told = "\n".join(done.problems)
