@@ -402,7 +402,6 @@ def test_experts_count_on_their_own_domain(runs, results_of, made):
         inside = pd.read_csv(run.folder / "calibration.csv")["positives"] * share
         run.edit(name="calibration.csv", domain="y", inside=inside)
     experts = made(one.counts, {"x": one.folder, "y": two.folder})
-    assert not results_of(experts=[experts]).cases.duplicated("case").any()  # in both files
     section = requested_section(results_of(sme=[runs.run("sme")], experts=[experts]))
     values = tables_of([section])["requested_style"].values
     assert values.loc["experts, own value", ("inside", "mean")] == pytest.approx(0.5)

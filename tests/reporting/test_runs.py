@@ -105,6 +105,14 @@ def test_experts_count_on_their_own_domains_and_only_all_together(
     assert set(normal[normal["domain"] == "ring"]["tp"]) == {1}
 
 
+def test_cases_that_several_experts_know_stand_once(volumes, results_of, made):
+    one, two = (volumes.run("experts", seed) for seed in range(2))
+    alone = results_of(experts=[one]).cases
+    results = results_of(experts=[made(one.counts, {"x": one.folder, "y": two.folder})])
+    assert len(alone) == 12  # two planes of five patients, and two training cases
+    assert results.cases["case"].tolist() == alone["case"].tolist()
+
+
 def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
     tmp_path, bundle, planned, finished
 ):
