@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from metaseg_monai.images.read import read_image
 from metaseg_monai.images.write import write_image
 from metaseg_monai.transforms import AsImaged, IntensityStatistics, ScaleIntensityBy
 
+BUNDLE = "bundles/adipocyte_fluorescence_translation"
 RANGES = {"20/nuclei": [[100, 1100]], "20/lipids": [[0, 60000]]}
 SCALING = ScaleIntensityBy(
     "magnification/channel",
@@ -99,9 +101,10 @@ def test_a_form_that_is_none_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # two minutes on an idle core
+@pytest.mark.timeout(3600)  # some minutes on an idle core
 def test_a_field_of_six_planes_is_translated_within_2_gb(tmp_path):
-    """1344 x 1024 x 6, tiles of 512, the report's generator; imports included."""
+    """1344 x 1024 x 6, the report's generator and tiles as the bundle has them; with imports."""
+    config = Path(__file__).parents[2] / BUNDLE / "configs" / "pretrain_report_size.json"
     for plane in range(6):
         noise = np.random.default_rng(plane).integers(0, 5000, (1024, 1344), np.uint16)
         tifffile.imwrite(tmp_path / f"Z{plane}.tif", noise)
@@ -110,7 +113,7 @@ def test_a_field_of_six_planes_is_translated_within_2_gb(tmp_path):
         from pathlib import Path
         from ignite.engine import Engine
         from metaseg_monai.evaluation.image_scores import SaveImages
-        from metaseg_monai.inferers import SlidingWindowMetadataInferer
+        from monai.bundle import ConfigParser
         from metaseg_monai.networks import DenseUnetGenerator
         from metaseg_monai.transforms import AsImaged, LoadCased
 
@@ -118,7 +121,9 @@ def test_a_field_of_six_planes_is_translated_within_2_gb(tmp_path):
         files = [str(folder / f"Z{{plane}}.tif") for plane in range(6)]
         item = {{"case": "a", "group": "a", "image": files, "columns": {{}}, "metadata": {{}}}}
         network = DenseUnetGenerator(in_channels=6).eval()
-        inferer = SlidingWindowMetadataInferer((512, 512), 1, 0.5, "pyramid", reflect_px=64)
+        parser = ConfigParser()
+        parser.read_config({str(config)!r})
+        inferer = parser.get_parsed_content("window_inferer")
         save = SaveImages(folder / "out", [AsImaged()], ["nuclei"])
 
         def step(engine, _):
